@@ -1,0 +1,36 @@
+// Every schema of the library: the table of contents. An op's kernels are registered in its bind.cpp.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <string>
+
+#include "common/isa.h"
+
+namespace {
+
+std::string cpu_isa() { return suffuse::isa_name(suffuse::current_isa()); }
+
+void set_cpu_isa(std::string name) { suffuse::set_isa(name); }
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY(suffuse, m) {
+  m.def(
+      "attention_fwd(Tensor q, Tensor k, Tensor v, float scale, int causal) -> (Tensor out, Tensor "
+      "lse)");
+  m.def(
+      "attention_bwd(Tensor grad_out, Tensor? grad_lse, Tensor q, Tensor k, Tensor v, Tensor out, "
+      "Tensor lse, float scale, int causal) -> (Tensor grad_q, Tensor grad_k, Tensor grad_v)");
+  m.def(
+      "sampler_step(Tensor x, Tensor[] model_outputs, Tensor coefficients, Tensor[] history, "
+      "Tensor? anchor, Tensor? extra, Tensor? noise, int? seed, int offset, float? quantile, float "
+      "maximum, bool converted, ScalarType? next_input) -> (Tensor sample, Tensor converted, "
+      "Tensor next_input)");
+  m.def("cpu_isa() -> str");
+  m.def("set_cpu_isa(str name) -> ()");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(suffuse, CompositeExplicitAutograd, m) {
+  m.impl("cpu_isa", TORCH_BOX(&cpu_isa));
+  m.impl("set_cpu_isa", TORCH_BOX(&set_cpu_isa));
+}

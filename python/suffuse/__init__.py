@@ -1,0 +1,17 @@
+"""Suffuse: fused attention and diffusion-sampler kernels for PyTorch, and models built from them.
+
+The ops are functions of this package: :func:`attention`, :func:`sampler_step`. Layers above them:
+``suffuse.nn`` and ``suffuse.models`` (networks), ``suffuse.diffusion`` (processes, solvers,
+guidance, losses), ``suffuse.train`` (trainer), and the command line ``suffuse``.
+"""
+
+from importlib.metadata import PackageNotFoundError, version
+
+try:
+    __version__ = version("suffuse")
+except PackageNotFoundError:  # run from a source tree that was never installed
+    __version__ = "0.0.0"
+
+from suffuse.ops import SamplerStep, attention, sampler_step, step_coefficients
+
+__all__ = ["SamplerStep", "__version__", "attention", "sampler_step", "step_coefficients"]

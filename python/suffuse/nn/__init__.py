@@ -1,0 +1,1 @@
+"""Modules: parameters and one op call each."""
