@@ -1,6 +1,6 @@
 """Environment report: what was built, what runs here, and where each op runs.
 
-``suffuse info`` prints it; ``python -m suffuse.info --json`` gives it to a bug report.
+``suffuse info`` prints it, ``suffuse info --json`` is for bug reports.
 """
 
 from __future__ import annotations

@@ -1,36 +1,38 @@
-"""DiT, the diffusion transformer (Peebles & Xie 2023, arXiv:2212.09748), with adaLN-Zero conditioning.
+"""DiT, the diffusion transformer with adaLN-Zero (Peebles & Xie 2023, arXiv:2212.09748).
 
-Parameter names and shapes are those of `diffusers.DiTTransformer2DModel`, so that its checkpoints load unchanged.
+Parameter names and shapes are those of `diffusers.DiTTransformer2DModel`, so that its checkpoints
+load unchanged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from suffuse import ops
+from suffuse._config import check_types
 from suffuse.models import folder as model_folder
 from suffuse.nn.embedding import LabelEmbedding, PatchEmbedding, TimestepEmbedding, time_features
+from suffuse.nn.feed_forward import GELU_APPROXIMATION, FeedForward
 from suffuse.nn.linear import xavier_linear, zero_linear
 
 AttentionFunction = Callable[[Tensor, Tensor, Tensor], Tensor]
 
-_GELU_APPROXIMATION = {"gelu-approximate": "tanh", "gelu": "none"}
-_TIME_CHANNELS = 256
-# Keys of a diffusers config that change nothing here, and the values that they may have (None: any).
-# `upcast_attention` may be either: our attention accumulates in fp32 in any case.
-_NEUTRAL_KEYS: dict[str, tuple[Any, ...] | None] = {
+TIME_CHANNELS = 256
+# Keys of a diffusers config that change nothing here, and the values they may have (None: any).
+# Attention accumulates in fp32 in any case, so that `upcast_attention` may be either.
+NEUTRAL_KEYS: dict[str, tuple[Any, ...] | None] = {
     "norm_num_groups": None,
     "upcast_attention": None,
     "norm_type": ("ada_norm_zero",),
     "attention_type": ("default",),
-    "interpolation_scale": (None, 1, 1.0),
+    "interpolation_scale": (None, 1),
     "cross_attention_dim": (None,),
     "caption_channels": (None,),
     "num_vector_embeds": (None,),
@@ -45,17 +47,17 @@ _NEUTRAL_KEYS: dict[str, tuple[Any, ...] | None] = {
 class DiTConfig:
     """Shape of a DiT. Names are those of `diffusers.DiTTransformer2DModel`, plus the last two.
 
-    num_attention_heads, attention_head_dim: the width is their product.
-    in_channels, out_channels: of the picture; `out_channels = 2 * in_channels` where the variance is learned too.
+    num_attention_heads, attention_head_dim: the width is their product, a multiple of 4.
+    in_channels, out_channels: of the picture; out = 2 * in where the variance is learned too.
     sample_size: height and width in pixels that the position embedding is laid out for.
     patch_size: side of the square of pixels that makes one token.
-    num_embeds_ada_norm: number of classes; label `num_embeds_ada_norm` is the null class ("no label").
+    num_embeds_ada_norm: number of classes; the label after the last is the null class (no label).
     activation_fn: "gelu-approximate" (tanh form) or "gelu".
     norm_elementwise_affine, norm_eps: of the normalisation before the feed-forward part.
-    time_scale: `t` is multiplied by this before its sinusoidal embedding: 1 for integer steps 0..999, 1000 for
-        continuous times in [0, 1], as flow matching has them.
-    shared_embedding: one embedding of time and class for all blocks, as in the paper. False: one per block, as
-        diffusers stores it.
+    time_scale: factor on the time before its sinusoidal embedding: 1 for integer steps 0..999,
+        1000 for continuous times in [0, 1], as flow matching has them.
+    shared_embedding: one embedding of time and class for all blocks, as in the paper. False: one
+        for each block, as diffusers stores it.
     """
 
     num_attention_heads: int
@@ -75,24 +77,26 @@ class DiTConfig:
     shared_embedding: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("num_attention_heads", "attention_head_dim", "num_layers", "in_channels", "out_channels",
-                     "sample_size", "patch_size", "num_embeds_ada_norm"):  # fmt: skip
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"DiTConfig: {name} is {value!r}, expected an integer >= 1")
+        check_types(self)
+        for name, value in vars(self).items():
+            if type(value) is int and value < 1:
+                raise ValueError(f"DiTConfig: {name} is {value}, expected at least 1")
         if self.sample_size % self.patch_size:
             raise ValueError(
-                f"DiTConfig: sample_size {self.sample_size} is no multiple of patch_size {self.patch_size}"
+                f"DiTConfig: sample_size is {self.sample_size}, expected a multiple of patch_size"
+                f" {self.patch_size}"
             )
         if self.width % 4:
             raise ValueError(
-                f"DiTConfig: width {self.width} (heads x head dim) is no multiple of 4"
+                f"DiTConfig: num_attention_heads * attention_head_dim is {self.width},"
+                " expected a multiple of 4"
             )
         if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"DiTConfig: dropout is {self.dropout!r}, expected 0 <= dropout < 1")
-        if self.activation_fn not in _GELU_APPROXIMATION:
+            raise ValueError(f"DiTConfig: dropout is {self.dropout}, expected 0 <= dropout < 1")
+        if self.activation_fn not in GELU_APPROXIMATION:
             raise NotImplementedError(
-                f"DiTConfig: activation_fn is {self.activation_fn!r}, expected one of {list(_GELU_APPROXIMATION)}"
+                f"DiTConfig: activation_fn is {self.activation_fn!r}, expected one of"
+                f" {list(GELU_APPROXIMATION)}"
             )
 
     @property
@@ -102,31 +106,20 @@ class DiTConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DiTConfig:
-        """Read a diffusers or suffuse `config.json`. What cannot be done raises NotImplementedError naming the key."""
-        names = {field.name for field in fields(cls)}
-        known = {key: value for key, value in values.items() if key in names}
-        for key in values.keys() - names:
-            if key.startswith("_"):  # the writer's own notes: class name, version, path
-                continue
-            if key not in _NEUTRAL_KEYS:
-                raise NotImplementedError(f"DiTConfig: unknown key {key!r} (value {values[key]!r})")
-            allowed = _NEUTRAL_KEYS[key]
-            if allowed is not None and values[key] not in allowed:
-                raise NotImplementedError(
-                    f"DiTConfig: {key} is {values[key]!r}, expected one of {list(allowed)}"
-                )
-        if known.get("out_channels") is None and "in_channels" in known:
-            known["out_channels"] = known["in_channels"]
-        missing = sorted(
-            {f.name for f in fields(cls) if f.default is f.default_factory} - known.keys()
-        )
-        if missing:
-            raise ValueError(f"DiTConfig: missing {', '.join(missing)}")
-        return cls(**known)
+        """Read a `config.json` of diffusers or of `DiT.save_pretrained`.
+
+        Raises NotImplementedError for a key or value that this class cannot do, ValueError for a
+        missing one.
+        """
+        values = {"out_channels": None, **values}
+        if values["out_channels"] is None:
+            values["out_channels"] = values.get("in_channels")
+        values = model_folder.without_neutral_keys(cls, values, NEUTRAL_KEYS)
+        return cls(**values)
 
 
-def _modulate(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """x [B, T, C] * (1 + scale [B, C]) + shift [B, C]."""
+def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """x [B, T, C] * (1 + scale [B, C]) + shift [B, C], after a LayerNorm."""
     return torch.addcmul(shift.unsqueeze(1), x, (scale + 1).unsqueeze(1))
 
 
@@ -135,7 +128,7 @@ class Conditioning(nn.Module):
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
-        self.timestep_embedder = TimestepEmbedding(_TIME_CHANNELS, config.width)
+        self.timestep_embedder = TimestepEmbedding(TIME_CHANNELS, config.width)
         self.class_embedder = LabelEmbedding(config.num_embeds_ada_norm, config.width)
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
@@ -143,11 +136,12 @@ class Conditioning(nn.Module):
 
 
 class AdaLayerNormZero(nn.Module):
-    """Shift, scale and gate of the attention part, then of the feed-forward part; each [B, width]."""
+    """Shift, scale and gate of the attention part, then of the feed-forward part; [B, width]."""
 
     def __init__(self, config: DiTConfig, *, owns_embedding: bool) -> None:
         super().__init__()
-        self.emb = Conditioning(config) if owns_embedding else None
+        if owns_embedding:
+            self.emb = Conditioning(config)
         self.linear = zero_linear(config.width, 6 * config.width)
 
     def forward(self, condition: Tensor) -> tuple[Tensor, ...]:
@@ -164,41 +158,13 @@ class SelfAttention(nn.Module):
         self.to_q = xavier_linear(width, width, bias=bias)
         self.to_k = xavier_linear(width, width, bias=bias)
         self.to_v = xavier_linear(width, width, bias=bias)
-        self.to_out = nn.ModuleList([xavier_linear(width, width)])
-        self.dropout = config.dropout
+        dropout = nn.Dropout(config.dropout) if config.dropout else nn.Identity()
+        self.to_out = nn.Sequential(xavier_linear(width, width), dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         heads = (*x.shape[:2], self.heads, -1)
         q, k, v = self.to_q(x).view(heads), self.to_k(x).view(heads), self.to_v(x).view(heads)
-        out = self.to_out[0](self.attention(q, k, v).flatten(2))
-        return F.dropout(out, self.dropout, self.training) if self.dropout else out
-
-
-class Projection(nn.Module):
-    """The first layer of the feed-forward part with its activation."""
-
-    def __init__(self, width: int, inner: int, approximate: str) -> None:
-        super().__init__()
-        self.proj, self.approximate = xavier_linear(width, inner), approximate
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.gelu(self.proj(x), approximate=self.approximate)
-
-
-class FeedForward(nn.Module):
-    """Two-layer perceptron, four times as wide inside."""
-
-    def __init__(self, config: DiTConfig) -> None:
-        super().__init__()
-        inner = 4 * config.width
-        self.net = nn.Sequential(
-            Projection(config.width, inner, _GELU_APPROXIMATION[config.activation_fn]),
-            nn.Dropout(config.dropout) if config.dropout else nn.Identity(),
-            xavier_linear(inner, config.width),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)
+        return self.to_out(self.attention(q, k, v).flatten(2))
 
 
 class DiTBlock(nn.Module):
@@ -213,14 +179,13 @@ class DiTBlock(nn.Module):
         self.norm3 = nn.LayerNorm(
             config.width, config.norm_eps, elementwise_affine=config.norm_elementwise_affine
         )
-        self.ff = FeedForward(config)
-        self.shape = (config.width,)
+        self.ff = FeedForward(config.width, activation=config.activation_fn, dropout=config.dropout)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         shift1, scale1, gate1, shift2, scale2, gate2 = self.norm1(condition)
-        h = _modulate(F.layer_norm(x, self.shape, eps=1e-6), scale1, shift1)
+        h = _modulate(F.layer_norm(x, x.shape[-1:], eps=1e-6), shift1, scale1)
         x = torch.addcmul(x, gate1.unsqueeze(1), self.attn1(h))
-        h = _modulate(self.norm3(x), scale2, shift2)
+        h = _modulate(self.norm3(x), shift2, scale2)
         return torch.addcmul(x, gate2.unsqueeze(1), self.ff(h))
 
 
@@ -228,10 +193,10 @@ class DiT(nn.Module):
     """Class-conditional diffusion transformer.
 
     config: see `DiTConfig`.
-    attention: called as attention(q, k, v) with [B, T, H, D] tensors, returns [B, T, H, D].
+    attention: called as attention(q, k, v) with tensors [B, T, H, D]; returns [B, T, H, D].
 
-    Labels are never dropped here: a training step that wants classifier-free guidance replaces some of them by
-    `null_label` itself.
+    Labels are never dropped in here: a training step that wants classifier-free guidance replaces
+    some of them by `null_label` itself. A new model predicts zero (adaLN-Zero).
     """
 
     def __init__(self, config: DiTConfig, *, attention: AttentionFunction = ops.attention) -> None:
@@ -245,7 +210,7 @@ class DiT(nn.Module):
             base=config.sample_size // config.patch_size,
         )
         self.transformer_blocks = nn.ModuleList(
-            DiTBlock(config, attention, owns_embedding=index == 0 or not config.shared_embedding)
+            DiTBlock(config, attention, owns_embedding=not (config.shared_embedding and index))
             for index in range(config.num_layers)
         )
         self.proj_out_1 = zero_linear(config.width, 2 * config.width)
@@ -254,32 +219,31 @@ class DiT(nn.Module):
     def forward(self, x: Tensor, t: Tensor, class_labels: Tensor | None = None) -> Tensor:
         """Predict from noisy pictures.
 
-        x: [B, in_channels, H, W], H and W multiples of the patch size.
-        t: [B], times; multiplied by `config.time_scale`.
-        class_labels: [B] int64, 0..num_embeds_ada_norm (the last is the null class); None: the null class for all.
-        Returns [B, out_channels, H, W] in x's dtype (under autocast: its dtype).
+        x: [B, in_channels, H, W]; H and W are multiples of the patch size.
+        t: [B], times, any number type; multiplied by `config.time_scale`.
+        class_labels: [B] int64 in 0..null_label; None: the null class for all.
+        Returns [B, out_channels, H, W].
         """
         self._check(x, t, class_labels)
         if class_labels is None:
-            class_labels = t.new_full(t.shape, self.null_label, dtype=torch.int64)
-        features = time_features(t.float() * self.config.time_scale, _TIME_CHANNELS).to(x.dtype)
+            class_labels = torch.full_like(t, self.null_label, dtype=torch.int64)
+        features = time_features(t.float() * self.config.time_scale, TIME_CHANNELS).to(x.dtype)
         tokens = self.pos_embed(x)  # [B, T, width]
-        first: Any = None
-        condition: Any = None
-        for block in self.transformer_blocks:
-            if block.norm1.emb is not None:
-                condition = block.norm1.emb(features, class_labels)
-                first = condition if first is None else first
-            tokens = block(tokens, condition)
-        shift, scale = self.proj_out_1(first).chunk(2, dim=1)
-        tokens = _modulate(F.layer_norm(tokens, (self.config.width,), eps=1e-6), scale, shift)
-        return self._unpatch(self.proj_out_2(tokens), x.shape[2], x.shape[3])
+        conditions: list[Tensor] = []
+        for block in cast("Iterable[DiTBlock]", self.transformer_blocks):
+            if not (conditions and self.config.shared_embedding):
+                conditions.append(block.norm1.emb(features, class_labels))
+            tokens = block(tokens, conditions[-1])
+        shift, scale = self.proj_out_1(conditions[0]).chunk(2, dim=1)
+        tokens = _modulate(F.layer_norm(tokens, tokens.shape[-1:], eps=1e-6), shift, scale)
+        return self._pictures(self.proj_out_2(tokens), *x.shape[2:])
 
     def _check(self, x: Tensor, t: Tensor, class_labels: Tensor | None) -> None:
         channels, patch = self.config.in_channels, self.config.patch_size
         if x.ndim != 4 or x.shape[1] != channels or x.shape[2] % patch or x.shape[3] % patch:
             raise ValueError(
-                f"DiT: x has shape {tuple(x.shape)}, expected (B, {channels}, H, W), H and W multiples of {patch}"
+                f"DiT: x has shape {tuple(x.shape)}, expected (B, {channels}, H, W) with H and W"
+                f" multiples of {patch}"
             )
         for name, value in (("t", t), ("class_labels", class_labels)):
             if value is not None and value.shape != x.shape[:1]:
@@ -287,7 +251,7 @@ class DiT(nn.Module):
                     f"DiT: {name} has shape {tuple(value.shape)}, expected ({x.shape[0]},) like x"
                 )
 
-    def _unpatch(self, tokens: Tensor, height: int, width: int) -> Tensor:
+    def _pictures(self, tokens: Tensor, height: int, width: int) -> Tensor:
         p, channels = self.config.patch_size, self.config.out_channels
         grid = tokens.view(-1, height // p, width // p, p, p, channels)
         return grid.permute(0, 5, 1, 3, 2, 4).reshape(-1, channels, height, width)
@@ -296,14 +260,16 @@ class DiT(nn.Module):
     def from_pretrained(
         cls, folder: str | Path, *, attention: AttentionFunction = ops.attention
     ) -> DiT:
-        """Load a local folder written by diffusers (`config.json` + `diffusion_pytorch_model.safetensors`) or by
-        `save_pretrained`. Weights keep the file's dtype; the model is in eval mode, on the CPU.
+        """Load a local folder written by diffusers (`config.json` beside
+        `diffusion_pytorch_model.safetensors`) or by `save_pretrained`.
 
-        Raises FileNotFoundError, ValueError (damaged file), NotImplementedError (a config this class cannot do) or
-        RuntimeError (missing, unexpected or misshapen weights).
+        The model is on the CPU, in eval mode, in the dtype of the file. Raises FileNotFoundError,
+        ValueError for a damaged file, NotImplementedError for a config that this class cannot do,
+        RuntimeError for missing, unexpected or misshapen weights.
         """
-        model = cls(DiTConfig.from_dict(model_folder.read_config(folder)), attention=attention)
+        config = DiTConfig.from_dict(model_folder.read_config(folder))
         weights = model_folder.read_weights(folder)
+        model = cls(config, attention=attention)
         dtypes = {tensor.dtype for tensor in weights.values()}
         if len(dtypes) == 1:
             model.to(dtypes.pop())
@@ -313,7 +279,7 @@ class DiT(nn.Module):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `config.json` and `diffusion_pytorch_model.safetensors` into `folder`.
 
-        diffusers reads the folder too if `shared_embedding` is False and `time_scale` is 1.
+        diffusers reads it too where `shared_embedding` is False and `time_scale` is 1.
         """
         config = {"_class_name": "DiTTransformer2DModel", **asdict(self.config)}
         if not self.config.shared_embedding and self.config.time_scale == 1.0:

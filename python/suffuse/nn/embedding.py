@@ -14,7 +14,8 @@ from suffuse.nn.linear import normal_linear
 def time_features(t: Tensor, channels: int, *, max_period: float = 10000.0) -> Tensor:
     """Sinusoidal features of times [B] -> [B, channels], fp32: cosines, then sines.
 
-    Frequencies fall geometrically from 1 to 1/max_period, both ends included. `channels` is even, at least 4.
+    Frequencies fall geometrically from 1 to 1/max_period, both ends included. `channels` is even
+    and at least 4.
     """
     half = channels // 2
     step = -math.log(max_period) / (half - 1)
@@ -26,8 +27,9 @@ def time_features(t: Tensor, channels: int, *, max_period: float = 10000.0) -> T
 def position_table(width: int, rows: int, columns: int, base: int) -> Tensor:
     """Two-dimensional sin-cos table [rows * columns, width], fp32. `width` is a multiple of 4.
 
-    Coordinates run over 0..base whatever the grid, so that a larger picture is a finer one. The first half of the
-    channels encodes the column, the second the row; each is [sin, cos] of width/4 frequencies.
+    Coordinates run over 0..base whatever the grid, so that a larger picture is a finer one. The
+    first half of the channels encodes the column, the second the row; each is [sin, cos] of width/4
+    frequencies.
     """
     frequency = 10000.0 ** (-torch.arange(width // 4, dtype=torch.float64) / (width // 4))
     row = torch.arange(rows, dtype=torch.float64) * (base / rows)
@@ -39,9 +41,10 @@ def position_table(width: int, rows: int, columns: int, base: int) -> Tensor:
 
 
 class PatchEmbedding(nn.Module):
-    """Pictures [B, channels, H, W] to tokens [B, H/patch * W/patch, width] with their position added.
+    """Pictures [B, channels, H, W] to tokens [B, H/patch * W/patch, width], position added.
 
-    base: rows and columns of the grid that the stored position table is for; other grids get a stretched table.
+    base: rows and columns of the grid that the position table is for; other grids get a stretched
+    table.
     """
 
     pos_embed: Tensor
@@ -57,7 +60,7 @@ class PatchEmbedding(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         batch, channels, height, width = x.shape
         rows, columns, p = height // self.patch, width // self.patch, self.patch
-        # A matrix product over unfolded patches: the same sums as the strided convolution, in less time.
+        # A matrix product over unfolded patches: the sums of the strided convolution in less time.
         patches = x.reshape(batch, channels, rows, p, columns, p).permute(0, 2, 4, 1, 3, 5)
         patches = patches.reshape(batch, rows * columns, channels * p * p)
         tokens = F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
@@ -80,7 +83,7 @@ class TimestepEmbedding(nn.Module):
 
 
 class LabelEmbedding(nn.Module):
-    """Table of class vectors, [B] int64 -> [B, width]; row `classes` is the null class ("no label")."""
+    """Table of class vectors, [B] int64 -> [B, width]; row `classes` is the null class."""
 
     def __init__(self, classes: int, width: int) -> None:
         super().__init__()

@@ -23,7 +23,7 @@ def normal_linear(inputs: int, outputs: int, *, std: float = 0.02) -> nn.Linear:
 
 
 def zero_linear(inputs: int, outputs: int) -> nn.Linear:
-    """All zero: a gate or an output layer made so leaves what it is added to unchanged at the start."""
+    """All zero: at the start the layer changes nothing that it is added to or gates."""
     layer = nn.Linear(inputs, outputs)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)

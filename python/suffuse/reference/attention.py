@@ -31,19 +31,29 @@ def attention(
     return (out, lse) if return_lse else out
 
 
-def attention_fwd(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: int) -> tuple[Tensor, Tensor]:
+def attention_fwd(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, causal: int
+) -> tuple[Tensor, Tensor]:
     """Returns out [B, T, H, Dv] and lse [B, H, T]; differentiable as often as one likes."""
     wide = _wide(q.dtype)
     p, total, top = _unnormalised(q.to(wide), k.to(wide), scale, causal)
     empty = total == 0
-    safe = total.masked_fill(empty, 1)  # a row without keys: out 0, lse -inf, and gradients 0 instead of 0 / 0
+    safe = total.masked_fill(
+        empty, 1
+    )  # a row without keys: out 0, lse -inf, and gradients 0 instead of 0 / 0
     out = _values(p / safe, v.to(wide))
     lse = (top + safe.log()).masked_fill(empty, -torch.inf).squeeze(-1).flatten(1, 2)
     return out.to(q.dtype), lse
 
 
 def attention_bwd(
-    grad_out: Tensor, grad_lse: Tensor | None, q: Tensor, k: Tensor, v: Tensor, scale: float, causal: int
+    grad_out: Tensor,
+    grad_lse: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    scale: float,
+    causal: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of `attention_fwd` for q, k and v in closed form; itself differentiable."""
     wide = _wide(q.dtype)

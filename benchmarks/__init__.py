@@ -1,0 +1,1 @@
+"""The benchmark suite: honest timings of every op beside its peers and the machine's limits."""

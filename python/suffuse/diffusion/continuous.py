@@ -1,0 +1,185 @@
+"""The processes with continuous time: variance preserving and exploding, flow, EDM."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from suffuse.diffusion.process import Process, Time, as_time
+
+
+@dataclass(frozen=True)
+class VP(Process):
+    """Variance preserving, alpha^2 + sigma^2 = 1, with beta(t) linear in t on [0, 1].
+
+    Song et al. 2021, "Score-Based Generative Modeling through SDEs", eq. 32-33. Training times are
+    uniform on [t_min, 1].
+    """
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+    t_min: float = 1e-5
+
+    t_max: ClassVar[float] = 1.0
+    t_clean: ClassVar[float] = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.beta_min <= self.beta_max:
+            raise ValueError(
+                f"VP: beta_min, beta_max are {self.beta_min}, {self.beta_max}, "
+                "expected 0 < beta_min <= beta_max"
+            )
+
+    def _log_alpha(self, t: Tensor) -> Tensor:
+        return -t * (0.25 * t * (self.beta_max - self.beta_min) + 0.5 * self.beta_min)
+
+    def alpha(self, t: Time) -> Tensor:
+        return torch.exp(self._log_alpha(as_time(t)))
+
+    def sigma(self, t: Time) -> Tensor:
+        return torch.sqrt(-torch.expm1(2 * self._log_alpha(as_time(t))))
+
+    def time_of(self, lam: Time) -> Tensor:
+        # alpha^2 = sigmoid(2 lambda), so a t^2 + b t = c; this root formula has no cancellation.
+        c = 0.5 * F.softplus(-2 * as_time(lam), threshold=1e9)
+        a, b = 0.25 * (self.beta_max - self.beta_min), 0.5 * self.beta_min
+        return 2 * c / (b + torch.sqrt(b * b + 4 * a * c))
+
+    def _beta(self, t: Time) -> Tensor:
+        return self.beta_min + as_time(t) * (self.beta_max - self.beta_min)
+
+    def drift(self, t: Time) -> Tensor:
+        return -0.5 * self._beta(t)
+
+    def diffusion(self, t: Time) -> Tensor:
+        return torch.sqrt(self._beta(t))
+
+    def training_time(self, u: Tensor) -> Tensor:
+        return self.t_min + (1 - self.t_min) * u
+
+
+@dataclass(frozen=True)
+class VE(Process):
+    """Variance exploding, alpha = 1 and sigma = sigma_min (sigma_max / sigma_min)^t on [0, 1].
+
+    Song et al. 2021, eq. 30-31. sigma is 0 only at t = -inf (`t_clean`), which a time grid may end
+    with. Training times are uniform on [0, 1].
+    """
+
+    sigma_min: float = 0.01
+    sigma_max: float = 1348.0
+
+    t_max: ClassVar[float] = 1.0
+    t_clean: ClassVar[float] = -math.inf
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sigma_min < self.sigma_max:
+            raise ValueError(
+                f"VE: sigma_min, sigma_max are {self.sigma_min}, {self.sigma_max}, "
+                "expected 0 < sigma_min < sigma_max"
+            )
+
+    @property
+    def _log_ratio(self) -> float:
+        return math.log(self.sigma_max / self.sigma_min)
+
+    def alpha(self, t: Time) -> Tensor:
+        return torch.ones_like(as_time(t))
+
+    def sigma(self, t: Time) -> Tensor:
+        return self.sigma_min * torch.exp(self._log_ratio * as_time(t))
+
+    def time_of(self, lam: Time) -> Tensor:
+        return (-as_time(lam) - math.log(self.sigma_min)) / self._log_ratio
+
+    def drift(self, t: Time) -> Tensor:
+        return torch.zeros_like(as_time(t))
+
+    def diffusion(self, t: Time) -> Tensor:
+        return self.sigma(t) * math.sqrt(2 * self._log_ratio)
+
+    def training_time(self, u: Tensor) -> Tensor:
+        return u
+
+
+@dataclass(frozen=True)
+class Flow(Process):
+    """Straight line from data (t = 0) to noise (t = 1): alpha = 1 - t, sigma = t.
+
+    Rectified flow / flow matching: Lipman et al. 2023, "Flow Matching for Generative Modeling", eq.
+    22 with sigma_min = 0; Liu et al. 2023, eq. 1 (both with time running the other way). Training
+    times are uniform on [0, 1].
+    """
+
+    t_max: ClassVar[float] = 1.0
+    t_clean: ClassVar[float] = 0.0
+    straight: ClassVar[bool] = True
+
+    def alpha(self, t: Time) -> Tensor:
+        return 1 - as_time(t)
+
+    def sigma(self, t: Time) -> Tensor:
+        return as_time(t).clone()
+
+    def time_of(self, lam: Time) -> Tensor:
+        return torch.sigmoid(-as_time(lam))
+
+    def drift(self, t: Time) -> Tensor:
+        return -1 / (1 - as_time(t))
+
+    def diffusion(self, t: Time) -> Tensor:
+        t = as_time(t)
+        return torch.sqrt(2 * t / (1 - t))
+
+    def training_time(self, u: Tensor) -> Tensor:
+        return u
+
+
+@dataclass(frozen=True)
+class EDM(Process):
+    """Karras et al. 2022: alpha = 1, sigma = t.
+
+    Training times are log-normal, ln t ~ N(log_mean, log_std^2) (their table 1). `sigma_max` is
+    where sampling starts.
+    """
+
+    sigma_max: float = 80.0
+    log_mean: float = -1.2
+    log_std: float = 1.2
+
+    t_clean: ClassVar[float] = 0.0
+
+    def __post_init__(self) -> None:
+        if not (self.sigma_max > 0 and self.log_std >= 0):
+            raise ValueError(
+                f"EDM: sigma_max, log_std are {self.sigma_max}, {self.log_std}, "
+                "expected sigma_max > 0 and log_std >= 0"
+            )
+
+    @property
+    def t_max(self) -> float:  # type: ignore[override]
+        return self.sigma_max
+
+    def alpha(self, t: Time) -> Tensor:
+        return torch.ones_like(as_time(t))
+
+    def sigma(self, t: Time) -> Tensor:
+        return as_time(t).clone()
+
+    def time_of(self, lam: Time) -> Tensor:
+        return torch.exp(-as_time(lam))
+
+    def drift(self, t: Time) -> Tensor:
+        return torch.zeros_like(as_time(t))
+
+    def diffusion(self, t: Time) -> Tensor:
+        return torch.sqrt(2 * as_time(t))
+
+    def training_time(self, u: Tensor) -> Tensor:
+        tiny = torch.finfo(u.dtype).eps  # u = 0 would be t = 0
+        return torch.exp(self.log_mean + self.log_std * torch.special.ndtri(u.clamp(min=tiny)))
