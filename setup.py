@@ -42,13 +42,11 @@ def check_compiler() -> None:
     if compiler is None:
         stop(f"no C++ compiler found (looked for {', '.join(names)}); install g++ or set CXX.")
     text = output(*compiler.split(), "--version")
-    clang = "clang" in text
     version = find_version(r"(\d+)\.(\d+)", text.splitlines()[0] if text else "")
-    least = MIN_CLANG if clang else MIN_GCC
+    kind, least = ("clang", MIN_CLANG) if "clang" in text else ("g++", MIN_GCC)
     if not version:
         stop(f"cannot run the C++ compiler '{compiler}'.")
     if version < least and "Apple" not in text:
-        kind = "clang" if clang else "g++"
         stop(f"{kind} {show(version)} is too old: {kind} {show(least)} or newer is needed.")
 
 
@@ -72,9 +70,9 @@ def find_cuda() -> Path | None:
     version = find_version(r"release (\d+)\.(\d+)", output(nvcc, "--version"))
     if version < MIN_CUDA:
         return without(f"nvcc {show(version)} is too old, {show(MIN_CUDA)} or newer is needed")
-    dryrun = subprocess.run([nvcc, "--dryrun", "-x", "cu", os.devnull, "-o", os.devnull],
-                            capture_output=True, text=True).stderr
-    for folder in re.findall(r'-I"?([^"\s]+)', dryrun):
+    dryrun = [nvcc, "--dryrun", "-x", "cu", os.devnull, "-o", os.devnull]
+    commands = subprocess.run(dryrun, capture_output=True, text=True).stderr
+    for folder in re.findall(r'-I"?([^"\s]+)', commands):
         header = Path(folder, "cuda_runtime_api.h")
         if header.exists():
             number = find_version(r"define CUDART_VERSION\s+(\d+)", header.read_text())[0]
@@ -99,18 +97,23 @@ class CMakeBuild(build_ext):
         build = ROOT / "build" / f"cmake-{sys.implementation.cache_tag}"
         package = ROOT / "python" / "suffuse" if self.inplace else Path(self.build_lib, "suffuse")
         pybind = output(sys.executable, "-m", "pybind11", "--cmakedir").strip()
-        configure = ["cmake", "-G", "Ninja", "-S", str(ROOT), "-B", str(build), f"-DPython_EXECUTABLE={sys.executable}",
-                     f"-Dpybind11_DIR={pybind}", f"-DSUFFUSE_CUDA={'ON' if nvcc else 'OFF'}",
-                     f"-DSUFFUSE_VERSION={self.distribution.get_version()}"]
+        configure = ["cmake", "-G", "Ninja", "-S", str(ROOT), "-B", str(build)]
+        definitions = {"Python_EXECUTABLE": sys.executable, "pybind11_DIR": pybind,
+                       "SUFFUSE_CUDA": "ON" if nvcc else "OFF",
+                       "SUFFUSE_VERSION": self.distribution.get_version()}  # fmt: skip
         if nvcc:
-            configure.append(f"-DCMAKE_CUDA_COMPILER={nvcc}")
+            definitions["CMAKE_CUDA_COMPILER"] = str(nvcc)
         if os.environ.get("SUFFUSE_CUDA_ARCHS"):
-            configure.append(f"-DSUFFUSE_CUDA_ARCHS={os.environ['SUFFUSE_CUDA_ARCHS']}")
-        for command in (configure, ["cmake", "--build", str(build), "-j", str(jobs())],
-                        ["cmake", "--install", str(build), "--prefix", str(package.resolve())]):
+            definitions["SUFFUSE_CUDA_ARCHS"] = os.environ["SUFFUSE_CUDA_ARCHS"]
+        configure += [f"-D{name}={value}" for name, value in definitions.items()]
+        compile = ["cmake", "--build", str(build), "-j", str(jobs())]
+        install = ["cmake", "--install", str(build), "--prefix", str(package.resolve())]
+        for command in (configure, compile, install):
             if subprocess.run(command).returncode:
                 stop(f"'{' '.join(command[:2])}' failed, see the lines above.")
 
 
-setup(ext_modules=[Extension("suffuse._cpu", sources=[], py_limited_api=True)],
-      cmdclass={"build_ext": CMakeBuild})
+setup(
+    ext_modules=[Extension("suffuse._cpu", sources=[], py_limited_api=True)],
+    cmdclass={"build_ext": CMakeBuild},
+)

@@ -41,19 +41,27 @@ def add_shares(row: dict[str, Any], case: Case, device: str, ceilings: dict[str,
         key = f"matmul {case.dtype}"
         if key not in ceilings:
             ceilings[key] = matmul_flops(case.dtype, device) / 1e9
-        row["share"], row["ceiling"] = row["gflops"] / ceilings[key], f"{key} {ceilings[key]:.0f} GFLOP/s"
+        row["share"], row["ceiling"] = (
+            row["gflops"] / ceilings[key],
+            f"{key} {ceilings[key]:.0f} GFLOP/s",
+        )
     elif row.get("gbytes"):
         key = f"copy {case.bytes / 2**20:.3g} MiB"
         if key not in ceilings:
             ceilings[key] = copy_bandwidth(int(case.bytes / 2), device) / 1e9
-        row["share"], row["ceiling"] = row["gbytes"] / ceilings[key], f"{key} {ceilings[key]:.1f} GB/s"
+        row["share"], row["ceiling"] = (
+            row["gbytes"] / ceilings[key],
+            f"{key} {ceilings[key]:.1f} GB/s",
+        )
 
 
 def show(row: dict[str, Any]) -> str:
     head = f"{row['op']:14s} {row['case']:44s}"
     if "error" in row:
         return f"{head} NOT TIMED: {row['error']}"
-    rate = f"{row['gflops']:8.1f} GFLOP/s" if row["gflops"] else f"{row['gbytes'] or 0:8.1f} GB/s   "
+    rate = (
+        f"{row['gflops']:8.1f} GFLOP/s" if row["gflops"] else f"{row['gbytes'] or 0:8.1f} GB/s   "
+    )
     share = f"{100 * row['share']:4.0f} % of {row['ceiling']}" if "share" in row else ""
     peers = "  ".join(f"{ratio:.2f}x {name}" for name, ratio in row["times_peer"].items())
     return f"{head} {row['microseconds']['suffuse']:10.1f} us {rate}  {share:42s} {peers}"

@@ -18,7 +18,9 @@ def test_report_is_plain_data():
     assert report["cpu"]["isa"] in cpu_isas()
     assert set(report["ops"]) == set(info.OPS)
     assert "cpu" in report["libraries"]
-    assert report["build"]["isas"].split(";") == list(ALL_ISAS) or report["build"]["isas"] == "scalar"
+    assert (
+        report["build"]["isas"].split(";") == list(ALL_ISAS) or report["build"]["isas"] == "scalar"
+    )
 
 
 def test_host_module_agrees_with_the_library():
@@ -45,6 +47,8 @@ def test_isa_can_be_forced(isa):
 
 def test_unknown_isa_is_refused_and_changes_nothing():
     before = cpu_isa()
-    with pytest.raises(RuntimeError, match=r"SUFFUSE_CPU_ISA: this CPU takes one of \(auto, .*got 'neon'"):
+    with pytest.raises(
+        RuntimeError, match=r"SUFFUSE_CPU_ISA: this CPU takes one of \(auto, .*got 'neon'"
+    ):
         torch.ops.suffuse.set_cpu_isa("neon")
     assert cpu_isa() == before

@@ -2,6 +2,7 @@
 // every ISA. The words are friends, found through their arguments; vec.h says what each means.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 #include "common/dtype.h"
@@ -23,52 +24,82 @@ struct Mask;
 template <class V>
 struct Int;
 
+template <int k, class V>
+Int<V> shl(Int<V> a);
+template <int k, class V>
+Int<V> shr(Int<V> a);
+template <int k, class V>
+Int<V> sar(Int<V> a);
+
+// The raw vectors. Full specialisations, because GCC forgets the attribute on a type that depends on a parameter.
 template <class T>
-struct LaneInts;
+struct Lanes;
 template <>
-struct LaneInts<float> {
+struct Lanes<float> {
   using Signed = int32_t;
-  using Unsigned = uint32_t;
+  typedef float Raw __attribute__((vector_size(kVecBytes)));
+  typedef int32_t RawInt __attribute__((vector_size(kVecBytes)));
+  typedef uint32_t RawUnsigned __attribute__((vector_size(kVecBytes)));
 };
 template <>
-struct LaneInts<double> {
+struct Lanes<double> {
   using Signed = int64_t;
-  using Unsigned = uint64_t;
+  typedef double Raw __attribute__((vector_size(kVecBytes)));
+  typedef int64_t RawInt __attribute__((vector_size(kVecBytes)));
+  typedef uint64_t RawUnsigned __attribute__((vector_size(kVecBytes)));
 };
 
 // One element.
 SUFFUSE_INLINE float lane_sqrt(float x) { return __builtin_sqrtf(x); }
 SUFFUSE_INLINE double lane_sqrt(double x) { return __builtin_sqrt(x); }
+SUFFUSE_INLINE float lane_fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 SUFFUSE_INLINE double lane_fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
-SUFFUSE_INLINE float lane_fma(float a, float b, float c) {
-#if defined(__FP_FAST_FMAF)
-  return __builtin_fmaf(a, b, c);
-#else
-  // The product is exact in double. The sum is rounded to double and then to float, which differs from one rounding
-  // only where the double lies half way between two floats, or where the float is subnormal: libm does those.
-  const double sum = static_cast<double>(a) * b + c;
-  uint64_t word;
-  __builtin_memcpy(&word, &sum, sizeof word);
-  const bool halfway = (word & 0x1fffffff) == 0x10000000;
-  const bool subnormal = sum != 0 && __builtin_fabs(sum) < 0x1p-126;
-  return __builtin_expect(halfway || subnormal, 0) ? __builtin_fmaf(a, b, c)
-                                                   : static_cast<float>(sum);
-#endif
-}
+
 template <class T>
-SUFFUSE_INLINE T lane_muladd(T a, T b, T c) {
-#if defined(__FP_FAST_FMA) && defined(__FP_FAST_FMAF)
-  return lane_fma(a, b, c);
-#else
-  return a * b + c;
-#endif
+SUFFUSE_INLINE typename Lanes<T>::Raw fma_lanes(typename Lanes<T>::Raw a, typename Lanes<T>::Raw b,
+                                                typename Lanes<T>::Raw c) {
+  typename Lanes<T>::Raw r{};
+  for (size_t i = 0; i < sizeof a / sizeof(T); ++i) r[i] = lane_fma(a[i], b[i], c[i]);
+  return r;
 }
+// Whether any bit is set.
+template <class Raw>
+SUFFUSE_INLINE bool any_bit(Raw raw) {
+  uint64_t words[sizeof(Raw) / 8], r = 0;
+  __builtin_memcpy(words, &raw, sizeof raw);
+  for (uint64_t word : words) r |= word;
+  return r != 0;
+}
+#if !defined(__FP_FAST_FMAF)
+// Without an instruction: the product is exact in double; the sum is rounded to double, then to float. That differs
+// from one rounding only where the double lies half way between two floats or the float is subnormal: libm does those.
+template <>
+SUFFUSE_INLINE Lanes<float>::Raw fma_lanes<float>(Lanes<float>::Raw a, Lanes<float>::Raw b,
+                                                  Lanes<float>::Raw c) {
+  using Double = Lanes<double>::Raw;
+  using Word = Lanes<float>::RawInt;
+  static_assert(sizeof(Double) == 16, "machines with wider vectors have the instruction");
+  const Double front = Double{a[0], a[1]} * Double{b[0], b[1]} + Double{c[0], c[1]};
+  const Double back = Double{a[2], a[3]} * Double{b[2], b[3]} + Double{c[2], c[3]};
+  const Word p = reinterpret_cast<Word>(front), q = reinterpret_cast<Word>(back);
+  const Word low = {p[0], p[2], q[0], q[2]};  // little-endian, like every machine this is for
+  const Word high = Word{p[1], p[3], q[1], q[3]} & 0x7fffffff;
+  const Word halfway = (low & 0x1fffffff) == 0x10000000;
+  const Word subnormal = (high < 0x38100000) & ((low | high) != 0);  // 0 < |sum| < 2^-126
+  using Raw = Lanes<float>::Raw;
+  Raw r = {static_cast<float>(front[0]), static_cast<float>(front[1]),
+           static_cast<float>(back[0]), static_cast<float>(back[1])};
+  if (__builtin_expect(any_bit(halfway | subnormal), 0))
+    for (int i = 0; i < 4; ++i) r[i] = lane_fma(a[i], b[i], c[i]);
+  return r;
+}
+#endif
 
 template <class T>
 struct Vec {
   static constexpr int N = kVecBytes / static_cast<int>(sizeof(T));
-  typedef T Raw __attribute__((vector_size(kVecBytes)));
-  typedef typename LaneInts<T>::Signed RawInt __attribute__((vector_size(kVecBytes)));
+  using Raw = typename Lanes<T>::Raw;
+  using RawInt = typename Lanes<T>::RawInt;
   using M = Mask<Vec>;
   using I = Int<Vec>;
   Raw v;
@@ -114,9 +145,7 @@ struct Vec {
   friend SUFFUSE_INLINE Vec& operator*=(Vec& a, Vec b) { return a = a * b; }
 
   friend SUFFUSE_INLINE Vec fma(Vec a, Vec b, Vec c) {
-    Vec r;
-    for (int i = 0; i < N; ++i) r.v[i] = lane_fma(a.v[i], b.v[i], c.v[i]);
-    return r;
+    return Vec(fma_lanes<T>(a.v, b.v, c.v));
   }
   friend SUFFUSE_INLINE Vec fms(Vec a, Vec b, Vec c) { return fma(a, b, -c); }
   friend SUFFUSE_INLINE Vec fnma(Vec a, Vec b, Vec c) { return fma(-a, b, c); }
@@ -249,10 +278,11 @@ struct Vec {
 template <class T>
 struct Mask<Vec<T>> {
   using V = Vec<T>;
-  typename V::RawInt m;  // 0 or -1
+  using Raw = typename Lanes<T>::RawInt;
+  Raw m;  // lanes of 0 or -1
 
   Mask() = default;
-  SUFFUSE_INLINE explicit Mask(typename V::RawInt raw) : m(raw) {}
+  SUFFUSE_INLINE explicit Mask(Raw raw) : m(raw) {}
   static SUFFUSE_INLINE Mask first(int n) {
     Mask r;
     for (int i = 0; i < V::N; ++i) r.m[i] = i < n ? -1 : 0;
@@ -262,9 +292,7 @@ struct Mask<Vec<T>> {
   friend SUFFUSE_INLINE Mask operator|(Mask a, Mask b) { return Mask(a.m | b.m); }
   friend SUFFUSE_INLINE Mask operator~(Mask a) { return Mask(~a.m); }
   friend SUFFUSE_INLINE bool any(Mask a) {
-    typename LaneInts<T>::Signed r = 0;
-    for (int i = 0; i < V::N; ++i) r |= a.m[i];
-    return r != 0;
+    return any_bit(a.m);
   }
   friend SUFFUSE_INLINE bool all(Mask a) { return !any(~a); }
 };
@@ -272,14 +300,15 @@ struct Mask<Vec<T>> {
 template <class T>
 struct Int<Vec<T>> {
   using V = Vec<T>;
-  using Word = typename LaneInts<T>::Signed;
-  typedef typename LaneInts<T>::Unsigned RawUnsigned __attribute__((vector_size(kVecBytes)));
-  typename V::RawInt v;
+  using Word = typename Lanes<T>::Signed;
+  using Raw = typename Lanes<T>::RawInt;
+  using RawUnsigned = typename Lanes<T>::RawUnsigned;
+  Raw v;
 
   Int() = default;
-  SUFFUSE_INLINE explicit Int(Word x) : v(x - typename V::RawInt{}) {}
-  SUFFUSE_INLINE explicit Int(typename V::RawInt raw) : v(raw) {}
-  SUFFUSE_INLINE explicit Int(RawUnsigned raw) : v(reinterpret_cast<typename V::RawInt>(raw)) {}
+  SUFFUSE_INLINE explicit Int(Word x) : v(x - Raw{}) {}
+  SUFFUSE_INLINE explicit Int(Raw raw) : v(raw) {}
+  SUFFUSE_INLINE explicit Int(RawUnsigned raw) : v(reinterpret_cast<Raw>(raw)) {}
 
   static SUFFUSE_INLINE Int load(const Word* p) { return load(p, V::N); }
   static SUFFUSE_INLINE Int load(const Word* p, int n) {

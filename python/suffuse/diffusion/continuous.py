@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -25,8 +24,8 @@ class VP(Process):
     beta_max: float = 20.0
     t_min: float = 1e-5
 
-    t_max: ClassVar[float] = 1.0
-    t_clean: ClassVar[float] = 0.0
+    t_max = 1.0
+    t_clean = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.beta_min <= self.beta_max:
@@ -74,8 +73,8 @@ class VE(Process):
     sigma_min: float = 0.01
     sigma_max: float = 1348.0
 
-    t_max: ClassVar[float] = 1.0
-    t_clean: ClassVar[float] = -math.inf
+    t_max = 1.0
+    t_clean = -math.inf
 
     def __post_init__(self) -> None:
         if not 0 < self.sigma_min < self.sigma_max:
@@ -116,9 +115,9 @@ class Flow(Process):
     times are uniform on [0, 1].
     """
 
-    t_max: ClassVar[float] = 1.0
-    t_clean: ClassVar[float] = 0.0
-    straight: ClassVar[bool] = True
+    t_max = 1.0
+    t_clean = 0.0
+    straight = True
 
     def alpha(self, t: Time) -> Tensor:
         return 1 - as_time(t)
@@ -144,26 +143,22 @@ class Flow(Process):
 class EDM(Process):
     """Karras et al. 2022: alpha = 1, sigma = t.
 
-    Training times are log-normal, ln t ~ N(log_mean, log_std^2) (their table 1). `sigma_max` is
-    where sampling starts.
+    Training times are log-normal, ln t ~ N(log_mean, log_std^2) (their table 1). `t_max` is the
+    noise level where sampling starts.
     """
 
-    sigma_max: float = 80.0
+    t_max: float = 80.0
     log_mean: float = -1.2
     log_std: float = 1.2
 
-    t_clean: ClassVar[float] = 0.0
+    t_clean = 0.0
 
     def __post_init__(self) -> None:
-        if not (self.sigma_max > 0 and self.log_std >= 0):
+        if not (self.t_max > 0 and self.log_std >= 0):
             raise ValueError(
-                f"EDM: sigma_max, log_std are {self.sigma_max}, {self.log_std}, "
-                "expected sigma_max > 0 and log_std >= 0"
+                f"EDM: t_max, log_std are {self.t_max}, {self.log_std}, "
+                "expected t_max > 0 and log_std >= 0"
             )
-
-    @property
-    def t_max(self) -> float:  # type: ignore[override]
-        return self.sigma_max
 
     def alpha(self, t: Time) -> Tensor:
         return torch.ones_like(as_time(t))

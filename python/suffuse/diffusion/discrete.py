@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -53,7 +52,7 @@ class DiscreteVP(Process):
             own table to reproduce its rounding; `from_betas` computes it.
     """
 
-    t_clean: ClassVar[float] = -1.0
+    t_clean = -1.0
 
     def __init__(self, alphas_cumprod: Tensor) -> None:
         table = torch.as_tensor(alphas_cumprod, dtype=torch.float64, device="cpu")

@@ -13,7 +13,6 @@ exact; a floating-point tensor gives results in its own dtype, an integer tensor
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -46,8 +45,8 @@ class Process(ABC):
     """
 
     t_max: float
-    t_clean: ClassVar[float]
-    straight: ClassVar[bool] = False
+    t_clean: float
+    straight: bool = False
 
     @abstractmethod
     def alpha(self, t: Time) -> Tensor:

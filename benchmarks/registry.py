@@ -1,0 +1,227 @@
+"""One list of cases: inputs, FLOPs, compulsory bytes, and the peers each op is measured against."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import suffuse
+from suffuse.diffusion import DDIM, DiscreteVP, DPMSolverPP2M, leading, linear_betas, linspace
+
+Functions = dict[str, Callable[[], object]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is timed.
+
+    Attributes:
+        op: the op's word.
+        name: shape, dtype and variant in a few characters.
+        make: device -> name -> function without arguments; "suffuse" is ours, the rest are peers.
+        check: compares the functions' results; a sentence where they disagree, else None.
+        flops: floating-point operations that the mathematics needs; 0 if memory-bound.
+        bytes: compulsory traffic: every input read once, every output written once.
+        dtype: whose multiply-add ceiling the FLOPs are compared with.
+    """
+
+    op: str
+    name: str
+    make: Callable[[str], Functions]
+    check: Callable[[Functions], str | None] | None
+    flops: float
+    bytes: float
+    dtype: torch.dtype | None = None
+
+
+def cases() -> list[Case]:
+    """All cases, grouped by op."""
+    return [*_attention_cases(), *_sampler_cases()]
+
+
+def _same(tolerance: float) -> Callable[[Functions], str | None]:
+    def check(functions: Functions) -> str | None:
+        ours = functions["suffuse"]()
+        for name, function in functions.items():
+            other = function()
+            for a, b in zip(_tensors(ours), _tensors(other), strict=False):
+                error = float((a.double() - b.double()).norm() / b.double().norm())
+                if not error <= tolerance:
+                    return f"relative difference {error:.1e} to {name}, allowed {tolerance:.0e}"
+        return None
+
+    return check
+
+
+def _tensors(value: object) -> list[Tensor]:
+    return [value] if isinstance(value, Tensor) else [t for t in value if t is not None]  # type: ignore[attr-defined]
+
+
+# attention
+
+
+def _attention_cases() -> Iterator[Case]:
+    for dtype in (torch.float32, torch.bfloat16):
+        for t, d in ((1024, 64), (1024, 128), (4096, 64)):
+            for causal in (False, True):
+                yield _attention(1, 8, t, d, dtype, causal, backward=False)
+        yield _attention(1, 8, 1024, 64, dtype, False, backward=True)
+        yield _attention(1, 8, 1024, 64, dtype, True, backward=True)
+        # A small diffusion transformer: many short sequences, where the cost of a call shows.
+        yield _attention(64, 4, 16, 16, dtype, False, backward=True)
+
+
+def _attention(
+    b: int, h: int, t: int, d: int, dtype: torch.dtype, causal: bool, backward: bool
+) -> Case:
+    def make(device: str) -> Functions:
+        q, k, v = (
+            torch.randn(b, t, h, d, device=device, dtype=dtype, requires_grad=backward)
+            for _ in range(3)
+        )
+        # The peer gets its own favourite layout, [B, H, T, D].
+        heads_first = [
+            x.detach().transpose(1, 2).contiguous().requires_grad_(backward) for x in (q, k, v)
+        ]
+        grad = torch.randn(b, t, h, d, device=device, dtype=dtype)
+
+        def ours() -> object:
+            out = suffuse.attention(q, k, v, causal=causal)
+            return torch.autograd.grad(out, (q, k, v), grad) if backward else out
+
+        def sdpa() -> object:
+            out = F.scaled_dot_product_attention(*heads_first, is_causal=causal).transpose(1, 2)
+            if not backward:
+                return out
+            grads = torch.autograd.grad(out, heads_first, grad)
+            return tuple(g.transpose(1, 2) for g in grads)
+
+        return {"suffuse": ours, "torch SDPA": sdpa}
+
+    share = 0.5 if causal else 1.0
+    size = torch.empty(0, dtype=dtype).element_size()
+    return Case(
+        "attention",
+        f"{'fwd+bwd' if backward else 'fwd'} B{b} T{t} H{h} D{d} {str(dtype)[6:]}"
+        + (" causal" if causal else ""),
+        make,
+        _same(1e-5 if dtype == torch.float32 else 2e-2),
+        flops=(14.0 if backward else 4.0) * b * h * t * t * d * share,
+        bytes=(12 if backward else 4) * b * t * h * d * size,
+        dtype=dtype,
+    )
+
+
+# sampler_step
+
+
+def _sampler_cases() -> Iterator[Case]:
+    for shape in ((2, 4, 64, 64), (1, 16, 13, 60, 90)):
+        for variant in ("dpmpp_2m", "ddim"):
+            yield _against_diffusers(shape, variant)
+    for shape in ((2, 4, 64, 64), (1, 16, 13, 60, 90), (32, 4, 512, 512)):
+        yield _streams(shape, torch.float32, histories=0)
+        yield _streams(shape, torch.float32, histories=2)
+    yield _streams((32, 4, 512, 512), torch.bfloat16, histories=2)
+    yield _noise((1, 16, 13, 60, 90))
+
+
+def _against_diffusers(shape: tuple[int, ...], variant: str) -> Case:
+    second_order = variant == "dpmpp_2m"
+
+    def make(device: str) -> Functions:
+        import diffusers
+
+        steps, at = 20, 10
+        x, model_output = (torch.randn(shape, device=device) for _ in range(2))
+        process = DiscreteVP.from_betas(linear_betas())
+        if second_order:
+            peer = diffusers.DPMSolverMultistepScheduler()
+            solver, times = DPMSolverPP2M(), linspace(process, steps)
+        else:
+            peer = diffusers.DDIMScheduler(clip_sample=False, set_alpha_to_one=True)
+            solver, times = DDIM(), leading(process, steps)
+        peer.set_timesteps(steps, device=device)
+        plan = solver.plan(process, "eps", times)
+        for i in range(at):  # fills the peer's history
+            peer.step(model_output, peer.timesteps[i], x)
+        stage, timestep = plan.stages[at], peer.timesteps[at]
+        coefficients = suffuse.step_coefficients(
+            x=stage.x, model=stage.model, data=stage.data, history=stage.history,
+            data_from_x=stage.data_from_x, data_from_model=stage.data_from_model,
+            converted=stage.kept, device=device,
+        )  # fmt: skip
+        history = [peer.model_outputs[-1].clone()] if second_order else []
+        kept = list(peer.model_outputs) if second_order else []
+
+        def theirs() -> Tensor:
+            if second_order:
+                peer._step_index, peer.model_outputs = at, list(kept)
+            return peer.step(model_output, timestep, x, return_dict=False)[0]
+
+        def ours() -> Tensor:
+            return suffuse.sampler_step(
+                x, [model_output], coefficients, history=history, converted=second_order
+            ).sample
+
+        name = "DPMSolverMultistepScheduler" if second_order else "DDIMScheduler"
+        return {"suffuse": ours, f"diffusers {name}": theirs}
+
+    # Read x, F (and one history); write x' (and the converted output for the next step).
+    streams = 5 if second_order else 3
+    return Case("sampler_step", f"{variant} {_by(shape)} float32", make, _same(1e-5), 0.0,
+                streams * 4.0 * math.prod(shape))  # fmt: skip
+
+
+def _streams(shape: tuple[int, ...], dtype: torch.dtype, histories: int) -> Case:
+    def make(device: str) -> Functions:
+        tensors = [torch.randn(shape, device=device).to(dtype) for _ in range(2 + histories)]
+        x, model_output, *history = tensors
+        weights = [0.3, -0.2][:histories]
+        table = suffuse.step_coefficients(
+            x=0.7, model=0.2, data=0.4, history=weights, data_from_x=1.1, data_from_model=-0.6, clip=1.0,
+            device=device,
+        )  # fmt: skip
+
+        def ours() -> tuple[Tensor, ...]:
+            return suffuse.sampler_step(x, [model_output], table, history=history)[:2]  # type: ignore[return-value]
+
+        def eager() -> tuple[Tensor, ...]:
+            data = (1.1 * x - 0.6 * model_output).clamp(-1.0, 1.0)
+            new = 0.7 * x + 0.2 * model_output + 0.4 * data
+            for weight, h in zip(weights, history, strict=True):
+                new = new + weight * h
+            return new, data
+
+        return {"suffuse": ours, "eager torch": eager}
+
+    size = torch.empty(0, dtype=dtype).element_size()
+    return Case("sampler_step", f"{4 + histories} streams {_by(shape)} {str(dtype)[6:]}", make,
+                _same(1e-5 if dtype == torch.float32 else 2e-2), 0.0,
+                (4.0 + histories) * size * math.prod(shape))  # fmt: skip
+
+
+def _noise(shape: tuple[int, ...]) -> Case:
+    def make(device: str) -> Functions:
+        x, model_output = (torch.randn(shape, device=device) for _ in range(2))
+        table = suffuse.step_coefficients(x=0.9, model=-0.1, noise=0.2, device=device)
+
+        def ours() -> object:
+            return suffuse.sampler_step(x, [model_output], table, noise=(1, 2), converted=False)[0]
+
+        def eager() -> object:
+            return 0.9 * x - 0.1 * model_output + 0.2 * torch.randn_like(x)
+
+        return {"suffuse": ours, "eager torch": eager}
+
+    return Case("sampler_step", f"noise made inside {_by(shape)} float32", make, None, 0.0,
+                3 * 4.0 * math.prod(shape))  # fmt: skip
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

@@ -1,0 +1,223 @@
+"""Softmax attention, forward and backward, with the scores never held in memory."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from suffuse import _library  # noqa: F401  (registers the torch ops below)
+from suffuse.reference import attention as reference
+
+_fwd = torch.ops.suffuse.attention_fwd.default
+_bwd = torch.ops.suffuse.attention_bwd.default
+_KERNEL_DEVICES = ("cpu", "meta")
+_HALF = (torch.float32, torch.bfloat16, torch.float16)  # what autocast may convert
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    causal: bool | str = False,
+    scale: float | None = None,
+    return_lse: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Softmax attention ``softmax(scale * q k^T + mask) v`` (Vaswani et al. 2017, equation 1).
+
+    Computed in tiles with an online softmax (Dao et al. 2022), so that memory grows with T + S. Sums are
+    float32 (float64 for float64 inputs). Bitwise repeatable for any number of threads; differentiable twice.
+
+    Args:
+        q: queries [B, T, H, D]; float64, float32, bfloat16 or float16. Any strides; a last dimension that is
+            not contiguous is copied.
+        k: keys [B, S, G, D] with H a multiple of G (query head h uses key head h // (H / G)).
+        v: values [B, S, G, Dv].
+        causal: False; True (only where T == S); "top_left": query i sees keys j <= i; "bottom_right": query i
+            sees keys j <= i + S - T.
+        scale: factor on the scores; D ** -0.5 if None.
+        return_lse: also return the log-sum-exp of each row of scores.
+
+    Returns:
+        out [B, T, H, Dv] in q's dtype, or ``(out, lse)`` with lse [B, H, T] in natural-log units, float32 (float64
+        for float64 inputs). A row that sees no key has out 0 and lse -inf. Gradients flow through both.
+
+    Raises:
+        TypeError: q, k or v is not a tensor.
+        ValueError: causal is not one of the above, or True with T != S.
+        RuntimeError: shapes, dtypes or devices do not fit, or the scale is not finite.
+        NotImplementedError: forward-mode differentiation.
+    """
+    for name, x in (("q", q), ("k", k), ("v", v)):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"attention: {name}: expected a tensor, got {type(x).__name__}")
+    code = 0 if causal is False else _causal_code(causal, q, k)
+    if scale is None:
+        scale = q.shape[-1] ** -0.5 if q.dim() == 4 and q.shape[-1] > 0 else 1.0
+    device = q.device.type
+    if torch.is_autocast_enabled(device):
+        q, k, v = (_autocast(x, device) for x in (q, k, v))
+    if device not in _KERNEL_DEVICES:
+        _warn_no_kernel(device)
+        out, lse = reference.attention_fwd(q, k, v, scale, code)
+    elif torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+        out, lse = _Attention.apply(q, k, v, scale, code)
+    else:
+        if forward_ad._current_level >= 0:
+            _refuse_forward_mode(q, k, v)
+        out, lse = _fwd(q, k, v, scale, code)
+    return (out, lse) if return_lse else out
+
+
+def _causal_code(causal: Any, q: Tensor, k: Tensor) -> int:
+    if causal is True:
+        if q.dim() == 4 and k.dim() == 4 and q.shape[1] != k.shape[1]:
+            raise ValueError(
+                "attention: causal: expected 'top_left' or 'bottom_right' where T != S, "
+                f"got True with T = {q.shape[1]}, S = {k.shape[1]}"
+            )
+        return 1
+    code = reference.CAUSAL_CODES.get(causal) if isinstance(causal, (bool, str)) else None
+    if code is None:
+        raise ValueError(
+            f"attention: causal: expected False, True, 'top_left' or 'bottom_right', got {causal!r}"
+        )
+    return code
+
+
+def _autocast(x: Tensor, device: str) -> Tensor:
+    return x.to(torch.get_autocast_dtype(device)) if x.dtype in _HALF else x
+
+
+_warned: set[str] = set()
+
+
+def _warn_no_kernel(device: str) -> None:
+    if device not in _warned and not torch.compiler.is_compiling():
+        _warned.add(device)
+        warnings.warn(
+            f"attention: no kernel for device {device!r} in this build; the plain PyTorch formula runs instead",
+            stacklevel=3,
+        )
+
+
+def _refuse_forward_mode(*tensors: Tensor) -> None:
+    if any(forward_ad.unpack_dual(x).tangent is not None for x in tensors):
+        raise NotImplementedError(
+            "attention: forward-mode differentiation: expected reverse mode (backward, torch.func.grad or vjp), "
+            "got an input with a tangent"
+        )
+
+
+class _Attention(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: int) -> tuple[Tensor, Tensor]:
+        return _fwd(q, k, v, scale, causal)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        q, k, v, ctx.scale, ctx.causal = inputs
+        ctx.save_for_backward(q, k, v, *output)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tuple[Any, ...]:
+        q, k, v, out, lse = ctx.saved_tensors
+        if grad_out is None:
+            if grad_lse is None:
+                return None, None, None, None, None
+            grad_out = torch.zeros_like(out)
+        twice = torch.is_grad_enabled() and any(
+            x is not None and x.requires_grad for x in (grad_out, grad_lse, q, k, v)
+        )
+        run = _AttentionBackward.apply if twice else _bwd
+        return *run(grad_out, grad_lse, q, k, v, out, lse, ctx.scale, ctx.causal), None, None
+
+
+class _AttentionBackward(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        grad_out: Tensor,
+        grad_lse: Tensor | None,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        out: Tensor,
+        lse: Tensor,
+        scale: float,
+        causal: int,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return _bwd(grad_out, grad_lse, q, k, v, out, lse, scale, causal)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        grad_out, grad_lse, q, k, v, _, _, ctx.scale, ctx.causal = inputs
+        ctx.has_lse = grad_lse is not None
+        ctx.save_for_backward(grad_out, *((grad_lse,) if ctx.has_lse else ()), q, k, v)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:
+        # out and lse are functions of q, k and v here, so all of the derivative arrives at those.
+        def gradients(grad_out: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+            grad_lse = rest[0] if ctx.has_lse else None
+            q, k, v = rest[-3:]
+            return reference.attention_bwd(grad_out, grad_lse, q, k, v, ctx.scale, ctx.causal)
+
+        _, pull = torch.func.vjp(gradients, *ctx.saved_tensors)
+        first, *rest = pull(cotangents)
+        second = rest.pop(0) if ctx.has_lse else None
+        return first, second, *rest, None, None, None, None
+
+
+@torch.library.register_fake("suffuse::attention_fwd")
+def _fwd_fake(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: int) -> tuple[Tensor, Tensor]:
+    B, T, H, _ = q.shape
+    wide = torch.float64 if q.dtype == torch.float64 else torch.float32
+    return q.new_empty(B, T, H, v.shape[3]), q.new_empty(B, H, T, dtype=wide)
+
+
+@torch.library.register_fake("suffuse::attention_bwd")
+def _bwd_fake(
+    grad_out: Tensor,
+    grad_lse: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    scale: float,
+    causal: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+
+
+def _vmap(op: Any, count: int, info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
+    """The mapped dimension joins the batch; the first `count` arguments are tensors or None."""
+    size = info.batch_size
+    merged = []
+    for x, dim in zip(args[:count], in_dims[:count], strict=True):
+        if x is not None:
+            x = x.expand(size, *x.shape) if dim is None else x.movedim(dim, 0)
+            x = x.flatten(0, 1)
+        merged.append(x)
+    results = op(*merged, *args[count:])
+    # B = 0 leaves unflatten no way to infer the sizes, so they are given.
+    return tuple(x.unflatten(0, (size, x.shape[0] // size)) for x in results), (0,) * len(results)
+
+
+@torch.library.register_vmap("suffuse::attention_fwd")
+def _fwd_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
+    return _vmap(_fwd, 3, info, in_dims, *args)
+
+
+@torch.library.register_vmap("suffuse::attention_bwd")
+def _bwd_vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Any, Any]:
+    return _vmap(_bwd, 7, info, in_dims, *args)

@@ -1,0 +1,362 @@
+"""One step of any diffusion sampler in one pass over memory: the public functions, the fake kernel, autograd."""
+
+from __future__ import annotations
+
+import math
+import operator
+import warnings
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from suffuse import _library
+from suffuse.reference import sampler_step as formula
+
+COLUMNS = formula.COLUMNS
+MAX_HISTORY = 4
+MAX_OUTPUTS = 4
+
+_op = torch.ops.suffuse.sampler_step.default
+Entry = float | Tensor | Sequence[float]
+
+
+class SamplerStep(NamedTuple):
+    """What `sampler_step` gives: each like x in shape; ``next_input`` has the dtype that was asked for."""
+
+    sample: Tensor
+    converted: Tensor | None
+    next_input: Tensor | None
+
+
+def sampler_step(
+    x: Tensor,
+    model_outputs: Sequence[Tensor],
+    coefficients: Tensor,
+    *,
+    history: Sequence[Tensor] = (),
+    anchor: Tensor | None = None,
+    extra: Tensor | None = None,
+    noise: Tensor | tuple[int, int] | None = None,
+    threshold: tuple[float, float] | None = None,
+    converted: bool = True,
+    next_input: torch.dtype | None = None,
+) -> SamplerStep:
+    """One update of a diffusion sampler, with guidance, conversion to the data prediction and noise in one pass.
+
+    With F = sum_i guidance_i model_outputs[i] and D = clamp(data_from_x x + data_from_model F, -clip, clip)::
+
+        sample     = c_x x + c_F F + c_D D + sum_j c_j history[j] + c_a anchor + c_g extra + c_z noise
+        converted  = o_x x + o_F F + o_D D
+        next_input = next_scale sample
+
+    Every solver in use is a choice of these coefficients (DDPM, DDIM, Euler, Heun, DPM-Solver++, DEIS, UniPC, LMS ...); they
+    come from `step_coefficients`. Arithmetic is float32 whatever the storage type (float64 for a float64 x). No operand is
+    skipped because its coefficient is 0: 0 * inf is NaN here too. Differentiable, also twice, in all tensors.
+
+    Args:
+        x: current sample [B, ...], float32, bfloat16, float16 or float64. Dense samples at any batch stride are read in
+            place, other layouts are copied first.
+        model_outputs: 1 to 4 tensors like x; they may share another dtype than x's (float64 goes with float64 only).
+        coefficients: [21], or [B, 21] to give every sample its own; float32 or float64, on x's device. On the CPU the
+            values are checked; on CUDA they are not read, so that no call waits for the device.
+        history: up to 4 tensors like x, usually converted outputs of earlier steps.
+        anchor: a tensor like x: the sample that a multi-stage step started from.
+        extra: a tensor like x: any further term, such as a classifier's gradient.
+        noise: a tensor like x, or ``(seed, offset)``, two ints in [0, 2^63): Philox4x32-10 normal numbers made inside the kernel. Element i of
+            x (in contiguous order) depends on (seed, offset, i) alone, whatever the device, thread count or layout.
+        threshold: ``(quantile, maximum)``, dynamic thresholding (Saharia et al. 2022, section 2.3): after the clip, per sample,
+            D becomes clamp(D, -s, s) / s, s = clamp(quantile of |D|, 1, maximum), interpolated like torch.quantile.
+            0 <= quantile <= 1 <= maximum.
+        converted: whether to return o_x x + o_F F + o_D D.
+        next_input: dtype of next_scale * sample, for the next model call; None: not made.
+
+    Returns:
+        `SamplerStep(sample, converted, next_input)`: contiguous, x's shape, x's dtype (but ``next_input``); None for what
+        was not asked for.
+
+    Raises:
+        RuntimeError: a wrong shape, dtype, device, count or range, a coefficient that is not finite, or one that is not 0 though its operand is missing.
+        TypeError, ValueError: ``noise`` or ``threshold`` is not such a pair, or out of range.
+    """
+    seed, offset = None, 0
+    if noise is not None and not isinstance(noise, Tensor):
+        seed, offset = _seed_and_offset(noise)
+        noise = None
+    quantile, maximum = (None, 1.0) if threshold is None else _pair("threshold", threshold)
+    if torch.is_grad_enabled() and _needs_grad(
+        x, coefficients, anchor, extra, noise, *model_outputs, *history
+    ):
+        out = _SamplerStep.apply(
+            x, coefficients, anchor, extra, noise, seed, offset, quantile, maximum, converted,
+            next_input, len(model_outputs), *model_outputs, *history,
+        )  # fmt: skip
+    else:
+        out = _forward(
+            x, model_outputs, coefficients, history, anchor, extra, noise, seed, offset, quantile,
+            maximum, converted, next_input,
+        )  # fmt: skip
+    return SamplerStep(
+        out[0], out[1] if converted else None, out[2] if next_input is not None else None
+    )
+
+
+def step_coefficients(
+    *,
+    x: Entry = 0.0,
+    model: Entry = 0.0,
+    data: Entry = 0.0,
+    history: Sequence[Entry] = (),
+    anchor: Entry = 0.0,
+    extra: Entry = 0.0,
+    noise: Entry = 0.0,
+    data_from_x: Entry = 0.0,
+    data_from_model: Entry = 0.0,
+    clip: Entry = math.inf,
+    converted: Sequence[Entry] = (0.0, 0.0, 1.0),
+    next_scale: Entry = 1.0,
+    guidance: Sequence[Entry] = (1.0,),
+    device: torch.device | str | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Packs the coefficients of one `sampler_step` into its table.
+
+    Every entry is a number, or one number per sample: a sequence or a tensor [B] (a 0-d tensor counts as a number).
+    Gradients flow through tensors.
+
+    Args:
+        x, model, data, history, anchor, extra, noise: the weights of x, F, D, up to 4 history tensors, anchor, extra and
+            noise in the new sample.
+        data_from_x, data_from_model: D = data_from_x x + data_from_model F.
+        clip: D is clamped to [-clip, clip]; inf for no clamp.
+        converted: the weights of x, F and D in the converted output; by default it is D.
+        next_scale: next_input = next_scale * sample.
+        guidance: the weights of up to 4 model outputs in F; classifier-free guidance w of (cond, uncond) is (w, 1 - w).
+        device, dtype: of the table; float32 or float64.
+
+    Returns:
+        [21], or [B, 21] if any entry is per sample.
+
+    Raises:
+        ValueError: NaN or inf (clip may be inf), a negative clip, too many entries, sizes B that differ, or another dtype.
+    """
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"step_coefficients: dtype is {dtype}, expected float32 or float64")
+    entries: list[Entry] = [
+        x, model, data, *_padded("history", history, MAX_HISTORY), anchor, extra, noise,
+        data_from_x, data_from_model, clip, *_padded("converted", converted, 3), next_scale,
+        *_padded("guidance", guidance, MAX_OUTPUTS),
+    ]  # fmt: skip
+    if all(isinstance(entry, (int, float)) for entry in entries):
+        table = torch.tensor(entries, dtype=dtype, device=device)
+    else:
+        table = _stacked(entries, dtype, device)
+    _check_values(table)
+    return table
+
+
+def _padded(name: str, entries: Sequence[Entry], count: int) -> list[Entry]:
+    if len(entries) > count or (name == "converted" and len(entries) != count):
+        limit = f"{count}" if name == "converted" else f"at most {count}"
+        raise ValueError(
+            f"step_coefficients: {name} has {len(entries)} entries, expected {limit}"
+        )
+    return [*entries, *(0.0 for _ in range(count - len(entries)))]
+
+
+def _stacked(
+    entries: list[Entry], dtype: torch.dtype, device: torch.device | str | None
+) -> Tensor:
+    columns = [torch.as_tensor(entry, dtype=dtype, device=device) for entry in entries]
+    sizes = {column.shape for column in columns if column.dim()}
+    if len(sizes) > 1 or any(len(size) != 1 for size in sizes):
+        got = ", ".join(str(tuple(size)) for size in sorted(sizes))
+        raise ValueError(
+            f"step_coefficients: per-sample entries have shapes {got}, expected one (B,) for all"
+        )
+    return torch.stack(torch.broadcast_tensors(*columns), dim=-1)
+
+
+def _check_values(table: Tensor) -> None:
+    values = table.detach()
+    clip = values[..., formula.CLIP]
+    if bool((clip < 0).any()):
+        raise ValueError(f"step_coefficients: clip is {float(clip.min())}, expected >= 0")
+    finite = values.isfinite()
+    finite[..., formula.CLIP] = ~clip.isnan()
+    if not bool(finite.all()):
+        names = [_NAMES[int(i)] for i in (~finite).reshape(-1, COLUMNS).any(0).nonzero()]
+        raise ValueError(
+            f"step_coefficients: {', '.join(names)}: expected finite numbers, got NaN or inf"
+        )
+
+
+_NAMES = (
+    "x", "model", "data", "history[0]", "history[1]", "history[2]", "history[3]", "anchor", "extra",
+    "noise", "data_from_x", "data_from_model", "clip", "converted[0]", "converted[1]",
+    "converted[2]", "next_scale", "guidance[0]", "guidance[1]", "guidance[2]", "guidance[3]",
+)  # fmt: skip
+
+
+def _pair(name: str, value: object) -> tuple[float, float]:
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise TypeError(f"sampler_step: {name} is {value!r}, expected a pair of numbers")
+    return value[0], value[1]
+
+
+def _seed_and_offset(noise: object) -> tuple[int, int]:
+    if not isinstance(noise, (tuple, list)) or len(noise) != 2:
+        raise TypeError(
+            f"sampler_step: noise is a {type(noise).__name__}, expected a Tensor like x or a pair "
+            "of ints (seed, offset)"
+        )
+    for name, value in zip(("seed", "offset"), noise, strict=True):
+        if not 0 <= operator.index(value) < 2**63:
+            raise ValueError(f"sampler_step: noise {name} is {value}, expected 0 <= {name} < 2**63")
+    return operator.index(noise[0]), operator.index(noise[1])
+
+
+def _needs_grad(*tensors: Tensor | None) -> bool:
+    return any(t is not None and t.requires_grad for t in tensors)
+
+
+def _has_kernel(x: Tensor) -> bool:
+    return x.is_cpu or x.is_meta or (x.is_cuda and "cuda" in _library.LOADED)
+
+
+def _forward(
+    x: Tensor,
+    model_outputs: Sequence[Tensor],
+    coefficients: Tensor,
+    history: Sequence[Tensor],
+    anchor: Tensor | None,
+    extra: Tensor | None,
+    noise: Tensor | None,
+    seed: int | None,
+    offset: int,
+    quantile: float | None,
+    maximum: float,
+    converted: bool,
+    next_input: torch.dtype | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    if _has_kernel(x):
+        return _op(
+            x, model_outputs, coefficients, history, anchor, extra, noise, seed, offset, quantile,
+            maximum, converted, next_input,
+        )  # fmt: skip
+    warnings.warn(
+        f"suffuse: sampler_step has no kernel for {x.device.type} tensors, so the reference "
+        "formula runs, which is slower",
+        stacklevel=3,
+    )
+    sample, other, following = formula.sampler_step(
+        x,
+        model_outputs,
+        coefficients,
+        history=history,
+        anchor=anchor,
+        extra=extra,
+        noise=noise if seed is None else (seed, offset),
+        threshold=None if quantile is None else (quantile, maximum),
+        converted=converted,
+        next_input=next_input,
+    )
+    empty = x.new_empty(0)
+    return sample, empty if other is None else other, empty if following is None else following
+
+
+@torch.library.register_fake("suffuse::sampler_step")
+def _fake(
+    x: Tensor,
+    model_outputs: Sequence[Tensor],
+    coefficients: Tensor,
+    history: Sequence[Tensor],
+    anchor: Tensor | None,
+    extra: Tensor | None,
+    noise: Tensor | None,
+    seed: int | None,
+    offset: int,
+    quantile: float | None,
+    maximum: float,
+    converted: bool,
+    next_input: torch.dtype | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    for tensor in (*model_outputs, *history, anchor, extra, noise):
+        if tensor is not None:
+            torch._check(
+                tensor.shape == x.shape,
+                lambda t=tensor: f"sampler_step: an operand has shape {tuple(t.shape)}, expected "
+                f"{tuple(x.shape)} like x",
+            )
+    sample = x.new_empty(x.shape)
+    other = x.new_empty(x.shape if converted else 0)
+    following = x.new_empty(x.shape, dtype=next_input) if next_input else x.new_empty(0)
+    return sample, other, following
+
+
+class _SamplerStep(torch.autograd.Function):
+    """The op with a backward pass that differentiates the reference formula, so that it can be differentiated again."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        x: Tensor,
+        coefficients: Tensor,
+        anchor: Tensor | None,
+        extra: Tensor | None,
+        noise: Tensor | None,
+        seed: int | None,
+        offset: int,
+        quantile: float | None,
+        maximum: float,
+        converted: bool,
+        next_input: torch.dtype | None,
+        outputs: int,
+        *tensors: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        return _forward(
+            x, tensors[:outputs], coefficients, tensors[outputs:], anchor, extra, noise, seed,
+            offset, quantile, maximum, converted, next_input,
+        )  # fmt: skip
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+        x, coefficients, anchor, extra, noise, *options = inputs
+        ctx.options, tensors = options[:7], options[7:]
+        ctx.save_for_backward(x, coefficients, anchor, extra, noise, *tensors)
+
+    @staticmethod
+    def backward(ctx, grad_sample, grad_converted, grad_next):  # type: ignore[no-untyped-def]
+        seed, offset, quantile, maximum, converted, next_input, outputs = ctx.options
+        saved = ctx.saved_tensors
+        needed = [*ctx.needs_input_grad[:5], *ctx.needs_input_grad[12:]]
+        wanted = [i for i, need in enumerate(needed) if need]
+
+        def requested(*variables: Tensor) -> tuple[Tensor, ...]:
+            operands = list(saved)
+            for i, variable in zip(wanted, variables, strict=True):
+                operands[i] = variable
+            x, coefficients, anchor, extra, noise, *tensors = operands
+            results = formula.sampler_step(
+                x,
+                tensors[:outputs],
+                coefficients,
+                history=tensors[outputs:],
+                anchor=anchor,
+                extra=extra,
+                noise=noise if seed is None else (seed, offset),
+                threshold=None if quantile is None else (quantile, maximum),
+                converted=converted,
+                next_input=next_input,
+            )
+            return tuple(result for result in results if result is not None)
+
+        _, pull_back = torch.func.vjp(requested, *(saved[i] for i in wanted))
+        grads = [grad_sample]
+        grads += [grad_converted] if converted else []
+        grads += [grad_next] if next_input is not None else []
+        found = dict(zip(wanted, pull_back(tuple(grads)), strict=True))
+        by_operand = [found.get(i) for i in range(len(saved))]
+        return (*by_operand[:5], *[None] * 7, *by_operand[5:])
