@@ -142,7 +142,7 @@ def _against_diffusers(shape: tuple[int, ...], variant: str) -> Case:
         process = DiscreteVP.from_betas(linear_betas())
         if second_order:
             peer = diffusers.DPMSolverMultistepScheduler()
-            solver, times = DPMSolverPP2M(), linspace(process, steps)
+            solver, times = DPMSolverPP2M(), linspace(process, steps, skip_last=True)
         else:
             peer = diffusers.DDIMScheduler(clip_sample=False, set_alpha_to_one=True)
             solver, times = DDIM(), leading(process, steps)

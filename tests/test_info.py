@@ -19,7 +19,7 @@ def test_report_is_plain_data():
     assert set(report["ops"]) == set(info.OPS)
     assert "cpu" in report["libraries"]
     assert (
-        report["build"]["isas"].split(";") == list(ALL_ISAS) or report["build"]["isas"] == "scalar"
+        report["build"]["isas"].split(",") == list(ALL_ISAS) or report["build"]["isas"] == "scalar"
     )
 
 

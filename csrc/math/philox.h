@@ -44,7 +44,8 @@ SUFFUSE_HD SUFFUSE_INLINE PhiloxBlock philox(uint64_t counter, uint64_t offset, 
 // -2 log u for a positive normal u: u = 2^e (1 + f) with |f| small, log(1 + f) = f + f^2 (f P(f) - 1/2). P is the best
 // polynomial for the relative error, which is below 2e-7, rounding included.
 template <class F, class I>
-SUFFUSE_HD SUFFUSE_INLINE F minus_two_log(F u, I sqrt_half) {
+SUFFUSE_HD SUFFUSE_INLINE F minus_two_log(F u) {
+  const I sqrt_half(0x3f3504f3);
   // 1 + f in [sqrt(1/2), sqrt(2)), so that e = 0 around 1 and nothing cancels there.
   const I shifted = bits(u) - sqrt_half;
   const F e = to_float(sar<23>(shifted));
@@ -66,7 +67,7 @@ SUFFUSE_HD SUFFUSE_INLINE void box_muller(I radius, I angle, F& cosine, F& sine)
   // u = (radius + 1/2) / 2^32 with one rounding: in (0, 1], and its small values reach to 6.7 standard deviations.
   const F low = fma(to_float(radius & I(0xffff)), F(0x1p-32f), F(0x1p-33f));
   const F u = fma(to_float(shr<16>(radius)), F(0x1p-16f), low);
-  const F r = sqrt(minus_two_log<F>(u, I(0x3f3504f3)));
+  const F r = sqrt(minus_two_log<F, I>(u));
   // angle = quarter turns + t, t in [-1/8, 1/8) of a turn, where short polynomials do.
   const I quarter = sar<30>(angle + I(1 << 29));
   const F t = to_float(angle - shl<30>(quarter)) * F(0x1p-32f), t2 = t * t;

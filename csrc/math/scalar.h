@@ -5,24 +5,25 @@
 // the one of an ISA that this CPU lacks.
 #pragma once
 
+#include <math.h>
+#include <string.h>
+
 #include <cstdint>
 
 #include "common/macros.h"
 
 namespace suffuse {
 
-SUFFUSE_HD SUFFUSE_INLINE float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
-SUFFUSE_HD SUFFUSE_INLINE double fma(double a, double b, double c) {
-  return __builtin_fma(a, b, c);
-}
+SUFFUSE_HD SUFFUSE_INLINE float fma(float a, float b, float c) { return ::fmaf(a, b, c); }
+SUFFUSE_HD SUFFUSE_INLINE double fma(double a, double b, double c) { return ::fma(a, b, c); }
 // b where either is NaN, like the vector words.
 SUFFUSE_HD SUFFUSE_INLINE float min(float a, float b) { return a < b ? a : b; }
 SUFFUSE_HD SUFFUSE_INLINE float max(float a, float b) { return a > b ? a : b; }
 SUFFUSE_HD SUFFUSE_INLINE double min(double a, double b) { return a < b ? a : b; }
 SUFFUSE_HD SUFFUSE_INLINE double max(double a, double b) { return a > b ? a : b; }
-SUFFUSE_HD SUFFUSE_INLINE float abs(float a) { return __builtin_fabsf(a); }
-SUFFUSE_HD SUFFUSE_INLINE double abs(double a) { return __builtin_fabs(a); }
-SUFFUSE_HD SUFFUSE_INLINE float sqrt(float a) { return __builtin_sqrtf(a); }
+SUFFUSE_HD SUFFUSE_INLINE float abs(float a) { return ::fabsf(a); }
+SUFFUSE_HD SUFFUSE_INLINE double abs(double a) { return ::fabs(a); }
+SUFFUSE_HD SUFFUSE_INLINE float sqrt(float a) { return ::sqrtf(a); }
 SUFFUSE_HD SUFFUSE_INLINE float select(bool m, float a, float b) { return m ? a : b; }
 
 // One 32-bit integer with the words of Int<Vec<float>>.
@@ -63,18 +64,23 @@ SUFFUSE_HD SUFFUSE_INLINE Word32 sar(Word32 a) {
 
 SUFFUSE_HD SUFFUSE_INLINE Word32 bits(float x) {
   uint32_t word;
-  __builtin_memcpy(&word, &x, sizeof word);
+  ::memcpy(&word, &x, sizeof word);
   return Word32::make(word);
 }
 
 // Number<F>::from_bits, where F is float or a vector of floats.
-template <class V>
-struct Number : V {};
+template <class F>
+struct Number {
+  template <class I>
+  static SUFFUSE_INLINE F from_bits(I i) {
+    return F::from_bits(i);
+  }
+};
 template <>
 struct Number<float> {
   static SUFFUSE_HD SUFFUSE_INLINE float from_bits(Word32 i) {
     float x;
-    __builtin_memcpy(&x, &i.v, sizeof x);
+    ::memcpy(&x, &i.v, sizeof x);
     return x;
   }
 };

@@ -29,11 +29,12 @@
 //   load_int<V>(p), store_int(p, i)  int32_t or uint32_t words, also with n as above (V = Vec<float> only)
 //
 //   scale2(x, n)                     x 2^n, one rounding, for every finite integral-valued n
-//   scale2_near_one(x, n)            the same, cheaper, for 1/4 <= |x| <= 4 and -252 <= n <= 254
+//   scale2_near_one(x, n)            the same, cheaper, for 2^-30 <= |x| <= 2^30 (any x at n = 0) and |n| <= 250
 //   reduce_add reduce_max reduce_min over the lanes, halving: lane i with lane i + N/2 first. NaN: reduce_add only
 //   transpose(r)                     V r[N]: r[i] lane j <-> r[j] lane i
 //   dot_bf16(acc, a, b)              acc + a.hi b.hi + a.lo b.lo, where a, b hold a bfloat16 pair per 32-bit word; on
 //                                    AVX512-BF16 subnormal inputs and results count as 0
+//   lookup32(table, i)               table[i mod 32]; AVX-512 only, where two registers hold the table
 //   pack_bf16(lo, hi)                such words, rounded to nearest even; the same remark
 //
 // The vector math functions are in simd/math.h.

@@ -154,7 +154,7 @@ struct Vec<float> {
   friend SUFFUSE_INLINE Vec max(Vec a, Vec b) { return Vec(_mm512_max_ps(a.v, b.v)); }
   friend SUFFUSE_INLINE Vec abs(Vec a) { return Vec(_mm512_abs_ps(a.v)); }
   friend SUFFUSE_INLINE Vec copysign(Vec magnitude, Vec sign) {
-    // 0xe4 takes the sign where the first operand has a 1, else the magnitude
+    // 0xca: where the first operand has a 1 the second, else the third
     return from_bits(I(_mm512_ternarylogic_epi32(_mm512_set1_epi32(static_cast<int>(0x80000000)),
                                                  bits(sign).v, bits(magnitude).v, 0xca)));
   }
@@ -263,6 +263,11 @@ struct Vec<float> {
     return op(w2[0], w2[1]);
   }
 };
+
+SUFFUSE_INLINE Vec<float> lookup32(const float* table, Int<Vec<float>> i) {
+  const __m512 low = _mm512_loadu_ps(table), high = _mm512_loadu_ps(table + 16);
+  return Vec<float>(_mm512_permutex2var_ps(low, i.v, high));
+}
 
 }  // namespace SUFFUSE_ISA
 }  // namespace suffuse

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -109,7 +109,7 @@ class Recipe:
         """Flow matching on (images [B, C, H, W], labels [B]), some labels dropped."""
         images, labels = batch
         draw = torch.rand(len(labels), generator=generator, device=labels.device)
-        labels = labels.masked_fill(draw < self.class_dropout, model.null_label)
+        labels = labels.masked_fill(draw < self.class_dropout, cast(DiT, model).null_label)
         times = logit_normal_times(len(images), generator=generator, device=images.device)
         return flow_matching_loss(model, images, t=times, generator=generator, class_labels=labels)
 

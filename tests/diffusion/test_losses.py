@@ -159,7 +159,10 @@ def test_loss_trains_the_denoiser():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda m, x: flow_matching_loss(m, x, t=torch.rand(4)), r"t has shape \(4,\), expected \(5,\)"),
+        (
+            lambda m, x: flow_matching_loss(m, x, t=torch.rand(4)),
+            r"t has shape \(4,\), expected \(5,\)",
+        ),
         (lambda m, x: flow_matching_loss(m, x, noise=x[:2]), r"noise has shape \(2, 4, 2\)"),
         (lambda m, x: flow_matching_loss(lambda x, t: x[:, :1], x), r"returned shape \(5, 1, 2\)"),
         (lambda m, x: denoising_loss(m, x, process=VP(), prediction="x"), "prediction is 'x'"),

@@ -45,7 +45,9 @@ def test_target_gives_back_data_and_noise(process, kind):
     torch.testing.assert_close(back, noise, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("kind", [PREDICTIONS["sample"], PREDICTIONS["v"], KINDS[3], KINDS[-1]], ids=name)
+@pytest.mark.parametrize(
+    "kind", [PREDICTIONS["sample"], PREDICTIONS["v"], KINDS[3], KINDS[-1]], ids=name
+)
 @pytest.mark.parametrize("process", [Flow(), ZERO_SNR], ids=name)
 def test_pure_noise_has_finite_estimates(kind, process):
     t = torch.full((2,), process.t_max, dtype=torch.float64)

@@ -71,15 +71,18 @@ def test_shift_is_the_formula_and_its_own_inverse():
     torch.testing.assert_close(shifted(shifted(times, 3.0), 1 / 3), times)
 
 
-@pytest.mark.parametrize("steps", [1, 7, 20, 50, 1000])
+@pytest.mark.parametrize("steps", [2, 3, 7, 20, 50, 1000])
 @pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
 def test_integer_grids_are_those_of_diffusers(spacing, steps):
-    if (spacing, steps) == ("linspace", 1):
-        pytest.skip("diffusers starts a one-step linspace at time 0, without noise")
     peer = DDIMScheduler(timestep_spacing=spacing)
     peer.set_timesteps(steps)
     times = {"leading": leading, "linspace": linspace, "trailing": trailing}[spacing](CHAIN, steps)
     assert times[:-1].tolist() == peer.timesteps.tolist()
+
+
+@pytest.mark.parametrize(("grid", "first"), [(leading, 0), (linspace, 999), (trailing, 999)])
+def test_one_step_grids(grid, first):
+    assert grid(CHAIN, 1).tolist() == [first, -1]
 
 
 @pytest.mark.parametrize(("grid", "spacing"), [(leading, "leading"), (linspace, "linspace")])

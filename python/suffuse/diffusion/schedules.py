@@ -136,8 +136,7 @@ def linspace(process: Process, steps: int, *, skip_last: bool = False, end: floa
     """
     points = steps + skip_last
     count = _discrete("linspace", process, steps, points)
-    times = _linspace(0, count - 1, points).round().flip(0)
-    return _with_end(times[:steps], end)
+    return _with_end(_linspace(count - 1, 0, points).round()[:steps], end)
 
 
 def trailing(process: Process, steps: int, *, end: float = -1.0) -> Tensor:

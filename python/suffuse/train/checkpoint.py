@@ -46,7 +46,9 @@ def save_checkpoint(
         raise FileExistsError(f"{final} is there already")
     unfinished = folder / f"{_UNFINISHED}{final.name}"
     unfinished.mkdir()
-    copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    copies = {
+        name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()
+    }
     save_file(copies, unfinished / TENSORS_FILE)
     if export is not None:
         export(unfinished)

@@ -1,0 +1,20 @@
+// The CPU kernels of attention.
+#pragma once
+
+#include "common/isa.h"
+#include "ops/attention/params.h"
+
+namespace suffuse {
+// Throws. Defined in bind.cpp, so that no string is built in a file that is compiled for one ISA.
+[[noreturn]] void attention_out_of_memory(int64_t bytes);
+}  // namespace suffuse
+
+// out and lse of the units [begin, end) of B H blocks; unit u is a block of (batch, head) u / blocks.
+SUFFUSE_DECLARE_KERNEL(void, attention_fwd_range,
+                       (const AttentionParams& p, int64_t begin, int64_t end), (p, begin, end))
+// The gradients of the units [begin, end) of B G chunks; with chunks > 1, dK and dV go to the workspace.
+SUFFUSE_DECLARE_KERNEL(void, attention_bwd_range,
+                       (const AttentionGradParams& p, int64_t begin, int64_t end), (p, begin, end))
+// dK and dV from the workspace, of the pairs (batch, kv head) [begin, end).
+SUFFUSE_DECLARE_KERNEL(void, attention_bwd_sum_range,
+                       (const AttentionGradParams& p, int64_t begin, int64_t end), (p, begin, end))

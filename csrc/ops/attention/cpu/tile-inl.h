@@ -1,0 +1,297 @@
+// What the forward and the backward kernel share: register tiles, the causal boundary, packing.
+//
+// Queries lie on the vector lanes. A panel is W vectors of queries; scores are computed as S^T[key][query] = K Q^T and
+// outputs as O^T[d][query] += V^T P^T, so that K and V are only ever broadcast from memory and the softmax has no
+// horizontal operation. Only Q and O pass a transpose in registers, once per panel.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <type_traits>
+
+#include "math/online_softmax.h"
+#include "ops/attention/cpu/kernel.h"
+#include "simd/math.h"
+#include "simd/vec.h"
+
+namespace suffuse {
+namespace SUFFUSE_ISA {
+namespace attention {
+
+// The widest panel in vectors, and rows of a register tile for a panel of W vectors: as many sums as the registers
+// hold beside their operands (32 registers or 16), at least eight to cover the latency of the multiply-add.
+#if defined(__AVX512F__)
+constexpr int kWidest = 4;
+template <int W>
+constexpr int kTile = W == 4 ? 6 : W == 2 ? 8 : 16;
+#else
+constexpr int kWidest = 2;
+template <int W>
+constexpr int kTile = W == 2 ? 6 : 8;
+#endif
+constexpr int kKeys = 96;      // keys of a block: whole tiles of 6, 8 and 16
+constexpr int kSlack = 16;     // rows and columns that a last tile may read past the end of a block
+constexpr int kAlign = 64;
+
+constexpr double kLog2e = 1.44269504088896340735992468100189214;
+
+// Sums are double for double and float for the rest.
+template <class S>
+using Accumulator = std::conditional_t<std::is_same_v<S, double>, double, float>;
+
+template <class T>
+SUFFUSE_INLINE T smaller(T a, T b) {
+  return a < b ? a : b;
+}
+template <class T>
+SUFFUSE_INLINE T larger(T a, T b) {
+  return a > b ? a : b;
+}
+
+// sum[i][j] += sum over k of a[i row + k step] b[k ldb + vector j], for the vectors j >= J0
+template <int J0, int M, int W, class V, class N>
+SUFFUSE_INLINE void multiply(V (&sum)[M][W], const N* a, int64_t row, int64_t step, const N* b,
+                             int64_t ldb, int64_t depth) {
+#pragma GCC unroll 2
+  for (int64_t k = 0; k < depth; ++k) {
+    V column[W];
+#pragma GCC unroll 4
+    for (int j = J0; j < W; ++j) column[j] = load<V>(b + j * V::N);
+#pragma GCC unroll 16
+    for (int i = 0; i < M; ++i) {
+      const V x(a[i * row]);
+#pragma GCC unroll 4
+      for (int j = J0; j < W; ++j) sum[i][j] = muladd(x, column[j], sum[i][j]);
+    }
+    a += step;
+    b += ldb;
+  }
+}
+
+template <int M, int W, class V>
+SUFFUSE_INLINE void clear(V (&sum)[M][W]) {
+#pragma GCC unroll 16
+  for (int i = 0; i < M; ++i)
+#pragma GCC unroll 4
+    for (int j = 0; j < W; ++j) sum[i][j] = zero<V>();
+}
+
+// Calls fn with J0, the first of W vectors that takes part, as a compile-time constant.
+template <int W, int J = 0, class Fn>
+SUFFUSE_INLINE void from_vector(int64_t first, Fn&& fn) {
+  if constexpr (J + 1 < W) {
+    if (first > J) return from_vector<W, J + 1>(first, fn);
+  }
+  fn(std::integral_constant<int, J>{});
+}
+
+// Calls fn with the width of a panel (1, 2 or 4 vectors) as a compile-time constant.
+template <class Fn>
+SUFFUSE_INLINE void visit_width(int width, Fn&& fn) {
+  if constexpr (kWidest == 4) {
+    if (width == 4) return fn(std::integral_constant<int, 4>{});
+  }
+  if (width == 2) return fn(std::integral_constant<int, 2>{});
+  fn(std::integral_constant<int, 1>{});
+}
+
+// What of a key block a panel sees. A key at place `key` of the block is seen by the lanes >= offset + key of the
+// panel, by all of them if that is <= 0.
+struct Visible {
+  int64_t keys;    // places [0, keys) are seen by some lane
+  int64_t offset;  // very negative where nothing is hidden
+
+  // The first vector of N lanes that sees the key.
+  SUFFUSE_INLINE int64_t first_vector(int64_t key, int lanes) const {
+    return larger<int64_t>(0, offset + key) / lanes;
+  }
+  // Keys that vector j sees with at least one lane.
+  SUFFUSE_INLINE int64_t keys_of(int64_t j, int lanes) const {
+    return larger<int64_t>(0, smaller(keys, (j + 1) * lanes - offset));
+  }
+};
+
+SUFFUSE_INLINE Visible visible(const AttentionParams& p, int64_t first_query, int64_t queries,
+                               int64_t first_key) {
+  const int64_t keys = smaller<int64_t>(kKeys, p.S - first_key);
+  if (!p.causal) return {keys, -kKeys};
+  const int64_t offset = first_key - (first_query + p.shift);
+  return {larger<int64_t>(0, smaller(keys, queries - offset)), offset};
+}
+
+// The keys that some query of [0, last] sees.
+SUFFUSE_INLINE int64_t key_end(const AttentionParams& p, int64_t last_query) {
+  return p.causal ? larger<int64_t>(0, smaller(p.S, last_query + p.shift + 1)) : p.S;
+}
+
+// Scores of a tile whose first key is at `place` keys from lane 0 of the panel: hidden ones become -inf, and all of
+// the rows from `rows` on.
+template <int J0, int M, int W, class V>
+SUFFUSE_INLINE void mask(V (&score)[M][W], int64_t place, int64_t rows) {
+  const V hidden(-SoftmaxState<V>::kInf);
+  if (place + M - 1 > J0 * V::N) {
+#pragma GCC unroll 16
+    for (int i = 0; i < M; ++i)
+#pragma GCC unroll 4
+      for (int j = J0; j < W; ++j) {
+        const int64_t lanes = smaller<int64_t>(V::N, place + i - j * V::N);
+        if (lanes > 0) score[i][j] = select(first<V>(static_cast<int>(lanes)), hidden, score[i][j]);
+      }
+  }
+  if (rows < M) {
+#pragma GCC unroll 16
+    for (int i = 0; i < M; ++i)
+      if (i >= rows)
+#pragma GCC unroll 4
+        for (int j = J0; j < W; ++j) score[i][j] = hidden;
+  }
+}
+
+// sum += A^T B over the keys that each vector sees: all W vectors for the first keys, then fewer.
+// A[key][..] has M columns from a; B[key][W vectors] from b.
+template <int J, int M, int W, class V, class N>
+SUFFUSE_INLINE void multiply_visible(V (&sum)[M][W], const N* a, int64_t lda, const N* b,
+                                     const Visible& seen, int64_t begin) {
+  const int64_t end = seen.keys_of(J, V::N);
+  if (end > begin) {
+    multiply<J>(sum, a + begin * lda, 1, lda, b + begin * W * V::N, W * V::N, end - begin);
+    begin = end;
+  }
+  if constexpr (J + 1 < W) {
+    if (begin < seen.keys) multiply_visible<J + 1>(sum, a, lda, b, seen, begin);
+  }
+}
+
+// out[c][query] += sum over keys of a[key][c] b[key][query], columns c of [column, column + M)
+template <int M, int W, class N>
+SUFFUSE_INLINE void accumulate_columns(N* out, const N* a, int64_t lda, const N* b,
+                                       const Visible& seen, int64_t column) {
+  using V = Vec<N>;
+  V sum[M][W];
+  clear(sum);  // a fresh sum per key block: rounding grows with the blocks, not with the keys
+  multiply_visible<0>(sum, a + column, lda, b, seen, 0);
+  N* const to = out + column * W * V::N;
+#pragma GCC unroll 16
+  for (int i = 0; i < M; ++i)
+#pragma GCC unroll 4
+    for (int j = 0; j < W; ++j) {
+      N* const x = to + (i * W + j) * V::N;
+      store(x, load<V>(x) + sum[i][j]);
+    }
+}
+template <int W, class N>
+SUFFUSE_INLINE void accumulate(N* out, const N* a, int64_t lda, const N* b, const Visible& seen,
+                               int64_t columns) {
+  constexpr int M = kTile<W>, half = M == 6 ? 4 : M / 2;
+  int64_t c = 0;
+  for (; c + half < columns; c += M) accumulate_columns<M, W>(out, a, lda, b, seen, c);
+  if (c < columns) accumulate_columns<half, W>(out, a, lda, b, seen, c);
+}
+
+// to[r ldt + c] = from[r ldf + c], widened. Up to kSlack elements after the last row are overwritten.
+template <class N, class S>
+SUFFUSE_INLINE void pack(N* to, int64_t ldt, const S* from, int64_t ldf, int64_t rows,
+                         int64_t columns) {
+  using V = Vec<N>;
+  const int64_t whole = columns / V::N * V::N;
+  for (int64_t r = 0; r < rows; ++r) {
+    const S* const x = from + r * ldf;
+    N* const y = to + r * ldt;
+    for (int64_t c = 0; c < whole; c += V::N) store(y + c, load<V>(x + c));
+    if (whole < columns)
+      store(y + whole, load<V>(x + whole, static_cast<int>(columns - whole)));
+  }
+}
+
+// to[c ldt + r] = factor from[r ldf + c] for lanes r of one vector; rows >= `rows` are 0
+template <class N, class S>
+SUFFUSE_INLINE void pack_transposed(N* to, int64_t ldt, const S* from, int64_t ldf, int64_t rows,
+                                    int64_t columns, N factor) {
+  using V = Vec<N>;
+  for (int64_t c = 0; c < columns; c += V::N) {
+    const int width = static_cast<int>(smaller<int64_t>(V::N, columns - c));
+    V x[V::N];
+#pragma GCC unroll 16
+    for (int r = 0; r < V::N; ++r) {
+      x[r] = r >= rows        ? zero<V>()
+             : width == V::N ? load<V>(from + r * ldf + c)
+                             : load<V>(from + r * ldf + c, width);
+      x[r] *= V(factor);
+    }
+    transpose(x);
+#pragma GCC unroll 16
+    for (int r = 0; r < V::N; ++r)
+      if (r < width) store(to + (c + r) * ldt, x[r]);
+  }
+}
+
+// to[r ldt + c] = factor[r] from[c ldf + r], rounded to S, for the first `rows` lanes r of one vector
+template <class N, class S>
+SUFFUSE_INLINE void unpack_transposed(S* to, int64_t ldt, const N* from, int64_t ldf, int64_t rows,
+                                      int64_t columns, Vec<N> factor) {
+  using V = Vec<N>;
+  for (int64_t c = 0; c < columns; c += V::N) {
+    const int width = static_cast<int>(smaller<int64_t>(V::N, columns - c));
+    V x[V::N];
+#pragma GCC unroll 16
+    for (int r = 0; r < V::N; ++r) {
+      // A row without keys is 0 whatever its sum holds.
+      const V value = r < width ? load<V>(from + (c + r) * ldf) * factor : zero<V>();
+      x[r] = select(factor == V(0), zero<V>(), value);
+    }
+    transpose(x);
+#pragma GCC unroll 16
+    for (int r = 0; r < V::N; ++r) {
+      if (r >= rows) continue;
+      if (width == V::N) {
+        store(to + r * ldt + c, x[r]);
+      } else {
+        store(to + r * ldt + c, x[r], width);
+      }
+    }
+  }
+}
+
+template <class S>
+SUFFUSE_INLINE S* at(const AttentionTensor& t, int64_t batch, int64_t row, int64_t head) {
+  return static_cast<S*>(t.data) + batch * t.batch + row * t.row + head * t.head;
+}
+
+// One allocation that a range of units shares, cut into arrays that begin at cache lines. Used twice: once to add up
+// the sizes, once to hand out the arrays.
+class Scratch {
+ public:
+  Scratch() = default;
+  ~Scratch() { std::free(data_); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+
+  template <class T>
+  T* take(int64_t count) {
+    const int64_t at = used_;
+    used_ += (count * static_cast<int64_t>(sizeof(T)) + kAlign - 1) / kAlign * kAlign;
+    return data_ == nullptr ? nullptr : reinterpret_cast<T*>(data_ + at);
+  }
+  // Zeroed, so that what lies beyond the data is never a subnormal or NaN.
+  void allocate() {
+    data_ = static_cast<char*>(std::aligned_alloc(kAlign, static_cast<size_t>(used_)));
+    if (data_ == nullptr) attention_out_of_memory(used_);
+    __builtin_memset(data_, 0, static_cast<size_t>(used_));
+    used_ = 0;
+  }
+
+ private:
+  char* data_ = nullptr;
+  int64_t used_ = 0;
+};
+
+// Width in vectors of the next panel where `left` queries are left.
+template <class N>
+SUFFUSE_INLINE int panel_width(int64_t left) {
+  constexpr int L = Vec<N>::N;
+  return kWidest == 4 && left > 2 * L ? 4 : left > L ? 2 : 1;
+}
+
+}  // namespace attention
+}  // namespace SUFFUSE_ISA
+}  // namespace suffuse

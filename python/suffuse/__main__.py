@@ -1,0 +1,7 @@
+"""`python -m suffuse` is the command `suffuse`."""
+
+import sys
+
+from suffuse.cli import main
+
+sys.exit(main())
