@@ -1,6 +1,7 @@
-// Results too small for a normal number become 0 while this lives, on the calling thread. Arithmetic on subnormal numbers costs
-// a hundred cycles and more on many CPUs, and decaying sums (softmax weights, gates) are full of them. Subnormal
-// inputs keep their value: the conversion of small half-precision numbers needs them.
+// Results too small for a normal number become 0 while this lives, on the calling thread.
+// Arithmetic on subnormal numbers costs a hundred cycles and more on many CPUs, and decaying sums
+// (softmax weights, gates) are full of them. Subnormal inputs keep their value: the conversion of
+// small half-precision numbers needs them.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// <immintrin.h> without a false warning: GCC 12 calls the deliberately undefined operands of some AVX-512 intrinsics
-// uninitialised (its bug 105593).
+// <immintrin.h> without a false warning: GCC 12 calls the deliberately undefined operands of some
+// AVX-512 intrinsics uninitialised (its bug 105593).
 #pragma once
 
 #if defined(__GNUC__) && !defined(__clang__)

@@ -1,12 +1,13 @@
 // Elementary functions on the machine vector, written once over the words of vec.h.
 //
-// On Vec<float> each is within 2 ULP of the exact value for every float, subnormals included, and right at +-0, +-inf
-// and NaN; docs/simd.md has the measured errors and costs. exp2_fast alone has a smaller domain. On Vec<double> they
-// call libm lane by lane.
+// On Vec<float> each is within 2 ULP of the exact value for every float, subnormals included, and
+// right at +-0, +-inf and NaN; docs/simd.md has the measured errors and costs. exp2_fast alone has
+// a smaller domain. On Vec<double> they call libm lane by lane.
 //
-// Where the coefficients come from: least squares reweighted until the error is level (Lawson's algorithm) in 40
-// digits, on 500 Chebyshev points of the stated interval, with the weight that makes it the relative error of the
-// function; then rounded to float. No coefficient was tuned further.
+// Where the coefficients come from: least squares reweighted until the error is level (Lawson's
+// algorithm) in 40 digits, on 500 Chebyshev points of the stated interval, with the weight that
+// makes it the relative error of the function; then rounded to float. No coefficient was tuned
+// further.
 #pragma once
 
 #include "simd/math_double.h"
@@ -21,7 +22,8 @@ using I = Int<F>;
 using M = Mask<F>;
 
 constexpr float kInf = __builtin_inff();
-constexpr float kRound = 0x1.8p23f;  // x + kRound - kRound rounds |x| < 2^22; the low bits of x + kRound hold it
+constexpr float kRound =
+    0x1.8p23f;  // x + kRound - kRound rounds |x| < 2^22; the low bits of x + kRound hold it
 constexpr float kLog2e = 0x1.715476p0f;
 constexpr float kLn2Hi = 0x1.62e400p-1f;  // 16 bits: its product with an exponent is exact
 constexpr float kLn2Lo = 0x1.7f7d1cp-20f;
@@ -56,15 +58,13 @@ SUFFUSE_INLINE Exponential exponential_of_minus_abs(F x) {
 }
 
 #if defined(__AVX512F__)
-alignas(64) constexpr float kPowersOf2[32] = {  // 2^(j / 32)
-    1.0f, 1.0218972f, 1.04427373f, 1.06714046f,
-    1.09050775f, 1.1143868f, 1.13878858f, 1.1637249f,
-    1.18920708f, 1.21524739f, 1.24185777f, 1.26905096f,
-    1.29683959f, 1.32523668f, 1.35425556f, 1.38390994f,
-    1.41421354f, 1.44518077f, 1.47682619f, 1.50916445f,
-    1.54221082f, 1.5759809f, 1.61049032f, 1.64575553f,
-    1.68179286f, 1.71861935f, 1.75625217f, 1.79470909f,
-    1.8340081f, 1.87416768f, 1.91520655f, 1.95714414f,
+alignas(64) constexpr float kPowersOf2[32] = {
+    // 2^(j / 32)
+    1.0f,        1.0218972f,  1.04427373f, 1.06714046f, 1.09050775f, 1.1143868f,  1.13878858f,
+    1.1637249f,  1.18920708f, 1.21524739f, 1.24185777f, 1.26905096f, 1.29683959f, 1.32523668f,
+    1.35425556f, 1.38390994f, 1.41421354f, 1.44518077f, 1.47682619f, 1.50916445f, 1.54221082f,
+    1.5759809f,  1.61049032f, 1.64575553f, 1.68179286f, 1.71861935f, 1.75625217f, 1.79470909f,
+    1.8340081f,  1.87416768f, 1.91520655f, 1.95714414f,
 };
 #endif
 
@@ -80,9 +80,9 @@ SUFFUSE_INLINE F log1p_unit(F y, F low) {
   const M big = y > F(0.4142f);
   const F u = select(big, (y - 0.5f) * (2.f / 3.f), y);
   // (log(1 + u) - u + u^2 / 2) / u^3 on [-1/6, 1/3 + 0.081]
-  const F q = polynomial(u, {0.3333335518836975f, -0.25000330805778503f, 0.19995497167110443f,
-                             -0.16550296545028687f, 0.13373947143554688f, -0.08927720040082932f,
-                             0.033284980803728104f});
+  const F q = polynomial(
+      u, {0.3333335518836975f, -0.25000330805778503f, 0.19995497167110443f, -0.16550296545028687f,
+          0.13373947143554688f, -0.08927720040082932f, 0.033284980803728104f});
   F tail = (u * u) * muladd(q, u, F(-0.5f));
   tail = muladd(low, muladd(y, F(-0.4714f), F(0.9714f)), tail);  // low / (1 + y), 3 % is enough
   // log(1.5) in two floats, and what the first sum loses
@@ -93,7 +93,8 @@ SUFFUSE_INLINE F log1p_unit(F y, F low) {
   return sum + (tail + (head_low + lost));
 }
 
-// The nearest multiple of pi/2: quadrant in the low two bits, x - quadrant pi/2 in rest; for 0 <= x <= kTrigLimit.
+// The nearest multiple of pi/2: quadrant in the low two bits, x - quadrant pi/2 in rest; for 0 <= x
+// <= kTrigLimit.
 constexpr float kTrigLimit = 131072.f;
 struct Reduced {
   I quadrant;
@@ -101,7 +102,8 @@ struct Reduced {
 };
 SUFFUSE_INLINE Reduced reduce_half_pi(F x) {
   const F t = muladd(x, F(0x1.45f306p-1f), F(kRound)), n = t - kRound;
-  // pi/2 in three floats. The first step is exact, the others round where the rest is already small enough.
+  // pi/2 in three floats. The first step is exact, the others round where the rest is already small
+  // enough.
   F r = fnma(n, F(0x1.921fb6p0f), x);
   r = fnma(n, F(-0x1.777a5cp-25f), r);
   r = fnma(n, F(-0x1.ee59dap-50f), r);
@@ -109,13 +111,13 @@ SUFFUSE_INLINE Reduced reduce_half_pi(F x) {
 }
 // Of the rest r: (sin(r) / r - 1) / r^2 and (cos(r) - 1 + r^2 / 2) / r^4 on |r| <= pi/4.
 SUFFUSE_INLINE F sin_near_zero(F r, F square) {
-  const F q = polynomial(
-      square, {-0.16666655242443085f, 0.008332171477377415f, -0.00019516333122737706f});
+  const F q =
+      polynomial(square, {-0.16666655242443085f, 0.008332171477377415f, -0.00019516333122737706f});
   return muladd(square * r, q, r);
 }
 SUFFUSE_INLINE F cos_near_zero(F square) {
-  const F q = polynomial(
-      square, {0.04166664555668831f, -0.001388730714097619f, 2.4432039936073124e-05f});
+  const F q =
+      polynomial(square, {0.04166664555668831f, -0.001388730714097619f, 2.4432039936073124e-05f});
   return muladd(square * square, q, muladd(square, F(-0.5f), F(1.f)));
 }
 // libm reduces arguments of any size; overwrites the lanes beyond kTrigLimit.
@@ -146,14 +148,14 @@ SUFFUSE_INLINE Vec<float> exp2(Vec<float> x) {
   x = max(F(-160.f), min(F(130.f), x));
   const F n = (x + kRound) - kRound;
   // 2^r on |r| <= 1/2
-  const F p = polynomial(x - n, {1.f, 0.6931471824645996f, 0.24022647738456726f,
-                                 0.055503323674201965f, 0.00961843691766262f,
-                                 0.0013398875016719103f, 0.00015353360504377633f});
+  const F p =
+      polynomial(x - n, {1.f, 0.6931471824645996f, 0.24022647738456726f, 0.055503323674201965f,
+                         0.00961843691766262f, 0.0013398875016719103f, 0.00015353360504377633f});
   return scale2_near_one(p, n);
 }
 
-// 2^x for softmax and gates: x <= 127.5, -inf included. Within 2 ULP from 2^-126 up; smaller results may be flushed
-// to 0 and lie below 2^-126; NaN stays NaN.
+// 2^x for softmax and gates: x <= 127.5, -inf included. Within 2.1 ULP from 2^-126 up; smaller
+// results may be flushed to 0 and lie below 2^-126; NaN stays NaN.
 SUFFUSE_INLINE Vec<float> exp2_fast(Vec<float> x) {
   using namespace math_detail;
 #if defined(__AVX512F__)
@@ -183,9 +185,9 @@ SUFFUSE_INLINE Vec<float> log(Vec<float> x) {
   const F n = to_float(k) - select(small, F(23.f), zero<F>());
   const F u = from_bits<F>(word - shl<23>(k)) - 1.f;
   // (log(1 + u) - u + u^2 / 2) / u^3 on [-0.2929, 0.4142]
-  const F q = polynomial(u, {0.3333333134651184f, -0.250008225440979f, 0.20001226663589478f,
-                             -0.16623352468013763f, 0.1420174539089203f, -0.13160215318202972f,
-                             0.12761685252189636f, -0.07634548842906952f});
+  const F q = polynomial(
+      u, {0.3333333134651184f, -0.250008225440979f, 0.20001226663589478f, -0.16623352468013763f,
+          0.1420174539089203f, -0.13160215318202972f, 0.12761685252189636f, -0.07634548842906952f});
   const F tail = muladd(n, F(kLn2Lo), (u * u) * muladd(q, u, F(-0.5f)));
   F r = muladd(n, F(kLn2Hi), u + tail);
   r = select(x < F(kInf), r, F(kInf));
@@ -241,15 +243,14 @@ SUFFUSE_INLINE Vec<float> erf(Vec<float> x) {
   using namespace math_detail;
   const F m = abs(x), square = m * m;
   // erf(m) / m - 1 on m <= 0.93
-  const F q =
-      polynomial(square, {0.12837916612625122f, -0.37612634897232056f, 0.11283694207668304f,
-                          -0.02685927040874958f, 0.005200633779168129f, -0.0008137432741932571f,
-                          8.345206879312173e-05f});
+  const F q = polynomial(square, {0.12837916612625122f, -0.37612634897232056f, 0.11283694207668304f,
+                                  -0.02685927040874958f, 0.005200633779168129f,
+                                  -0.0008137432741932571f, 8.345206879312173e-05f});
   // log(1 - erf(m)) on [0.93, 4]; beyond, erf rounds to 1
-  const F far = polynomial(min(F(4.f), m),
-                           {-0.0002113081282004714f, -1.1276112794876099f, -0.637290358543396f,
-                            -0.10383693873882294f, 0.022181404754519463f, -0.003031824715435505f,
-                            0.0001947782002389431f});
+  const F far =
+      polynomial(min(F(4.f), m), {-0.0002113081282004714f, -1.1276112794876099f,
+                                  -0.637290358543396f, -0.10383693873882294f, 0.022181404754519463f,
+                                  -0.003031824715435505f, 0.0001947782002389431f});
   const Exponential e = exponential(far);
   return copysign(select(m < F(0.93f), muladd(m, q, m), 1.f - scale2_near_one(e.p, e.n)), x);
 }

@@ -1,4 +1,5 @@
-// The functions of math.h on Vec<double>: libm, lane by lane. Kernels use double for checking, not for speed.
+// The functions of math.h on Vec<double>: libm, lane by lane. Kernels use double for checking, not
+// for speed.
 #pragma once
 
 #include "simd/vec.h"

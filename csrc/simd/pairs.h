@@ -1,7 +1,9 @@
-// Words on pairs of lanes, for random numbers: 32 x 32 -> 64 bit products, and two vectors interleaved.
+// Words on pairs of lanes, for random numbers.
 //
-//   multiply_words(a, b)   Int<Vec<double>>: product of the low 32 bits of each 64-bit lane, all 64 bits of it
+// clang-format off
+//   multiply_words(a, b)   Int<Vec<double>>: the product of the low halves of the 64-bit lanes
 //   interleave(a, b)       Vec<float>: a becomes a0 b0 a1 b1 ..., b the rest
+// clang-format on
 #pragma once
 
 #include "simd/vec.h"
@@ -13,12 +15,11 @@ using Int64 = Int<Vec<double>>;
 
 #if defined(__AVX512F__)
 SUFFUSE_INLINE Int64 multiply_words(Int64 a, Int64 b) {
-  return Int64(reinterpret_cast<Vec<double>::RawInt>(_mm512_mul_epu32(
-      reinterpret_cast<__m512i>(a.v), reinterpret_cast<__m512i>(b.v))));
+  return Int64(reinterpret_cast<Vec<double>::RawInt>(
+      _mm512_mul_epu32(reinterpret_cast<__m512i>(a.v), reinterpret_cast<__m512i>(b.v))));
 }
 SUFFUSE_INLINE void interleave(Vec<float>& a, Vec<float>& b) {
-  const __m512i low =
-      _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  const __m512i low = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
   const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
   const __m512 front = _mm512_permutex2var_ps(a.v, low, b.v);
   b.v = _mm512_permutex2var_ps(a.v, high, b.v);
@@ -26,8 +27,8 @@ SUFFUSE_INLINE void interleave(Vec<float>& a, Vec<float>& b) {
 }
 #elif defined(__AVX2__)
 SUFFUSE_INLINE Int64 multiply_words(Int64 a, Int64 b) {
-  return Int64(reinterpret_cast<Vec<double>::RawInt>(_mm256_mul_epu32(
-      reinterpret_cast<__m256i>(a.v), reinterpret_cast<__m256i>(b.v))));
+  return Int64(reinterpret_cast<Vec<double>::RawInt>(
+      _mm256_mul_epu32(reinterpret_cast<__m256i>(a.v), reinterpret_cast<__m256i>(b.v))));
 }
 SUFFUSE_INLINE void interleave(Vec<float>& a, Vec<float>& b) {
   const __m256 low = _mm256_unpacklo_ps(a.v, b.v), high = _mm256_unpackhi_ps(a.v, b.v);

@@ -115,9 +115,7 @@ struct Vec<float> {
     _mm256_maskstore_ps(p, first_lanes(n), x.v);
   }
   friend SUFFUSE_INLINE void store(bfloat16* p, Vec x) { store_words(p, narrow_bf16(x)); }
-  friend SUFFUSE_INLINE void store(bfloat16* p, Vec x, int n) {
-    store_words(p, narrow_bf16(x), n);
-  }
+  friend SUFFUSE_INLINE void store(bfloat16* p, Vec x, int n) { store_words(p, narrow_bf16(x), n); }
   friend SUFFUSE_INLINE void store(float16* p, Vec x) { store_words(p, narrow_half(x)); }
   friend SUFFUSE_INLINE void store(float16* p, Vec x, int n) { store_words(p, narrow_half(x), n); }
   friend SUFFUSE_INLINE void stream(float* p, Vec x) { _mm256_stream_ps(p, x.v); }
@@ -139,21 +137,15 @@ struct Vec<float> {
   friend SUFFUSE_INLINE Vec& operator-=(Vec& a, Vec b) { return a = a - b; }
   friend SUFFUSE_INLINE Vec& operator*=(Vec& a, Vec b) { return a = a * b; }
 
-  friend SUFFUSE_INLINE Vec fma(Vec a, Vec b, Vec c) {
-    return Vec(_mm256_fmadd_ps(a.v, b.v, c.v));
-  }
-  friend SUFFUSE_INLINE Vec fms(Vec a, Vec b, Vec c) {
-    return Vec(_mm256_fmsub_ps(a.v, b.v, c.v));
-  }
+  friend SUFFUSE_INLINE Vec fma(Vec a, Vec b, Vec c) { return Vec(_mm256_fmadd_ps(a.v, b.v, c.v)); }
+  friend SUFFUSE_INLINE Vec fms(Vec a, Vec b, Vec c) { return Vec(_mm256_fmsub_ps(a.v, b.v, c.v)); }
   friend SUFFUSE_INLINE Vec fnma(Vec a, Vec b, Vec c) {
     return Vec(_mm256_fnmadd_ps(a.v, b.v, c.v));
   }
   friend SUFFUSE_INLINE Vec muladd(Vec a, Vec b, Vec c) { return fma(a, b, c); }
   friend SUFFUSE_INLINE Vec min(Vec a, Vec b) { return Vec(_mm256_min_ps(a.v, b.v)); }
   friend SUFFUSE_INLINE Vec max(Vec a, Vec b) { return Vec(_mm256_max_ps(a.v, b.v)); }
-  friend SUFFUSE_INLINE Vec abs(Vec a) {
-    return Vec(_mm256_andnot_ps(_mm256_set1_ps(-0.f), a.v));
-  }
+  friend SUFFUSE_INLINE Vec abs(Vec a) { return Vec(_mm256_andnot_ps(_mm256_set1_ps(-0.f), a.v)); }
   friend SUFFUSE_INLINE Vec copysign(Vec magnitude, Vec sign) {
     return Vec(_mm256_or_ps(abs(magnitude).v, _mm256_and_ps(_mm256_set1_ps(-0.f), sign.v)));
   }

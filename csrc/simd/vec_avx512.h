@@ -1,4 +1,5 @@
-// Vec<float>, its Mask and Int in AVX-512 (F, BW, DQ, VL; BF16 where the flags say so). The words: vec.h.
+// Vec<float>, its Mask and Int in AVX-512 (F, BW, DQ, VL; BF16 where the flags say so). The words:
+// vec.h.
 #pragma once
 
 #include "simd/intrinsics.h"
@@ -53,9 +54,7 @@ struct Int<Vec<float>> {
   friend SUFFUSE_INLINE Int select(Mask<V> m, Int a, Int b) {
     return Int(_mm512_mask_mov_epi32(b.v, m.m, a.v));
   }
-  friend SUFFUSE_INLINE Mask<V> nonzero(Int a) {
-    return Mask<V>(_mm512_test_epi32_mask(a.v, a.v));
-  }
+  friend SUFFUSE_INLINE Mask<V> nonzero(Int a) { return Mask<V>(_mm512_test_epi32_mask(a.v, a.v)); }
 };
 
 template <int k>
@@ -71,8 +70,8 @@ SUFFUSE_INLINE Int<Vec<float>> sar(Int<Vec<float>> a) {
   return Int<Vec<float>>(_mm512_srai_epi32(a.v, k));
 }
 
-// The rounded bfloat16 in the low half of each word. vcvtneps2bf16 would flush subnormals; these are the bits that
-// every ISA gives.
+// The rounded bfloat16 in the low half of each word. vcvtneps2bf16 would flush subnormals; these
+// are the bits that every ISA gives.
 SUFFUSE_INLINE __m512i round_bf16(__m512 x) {
   const __m512i word = _mm512_castps_si512(x), high = _mm512_srli_epi32(word, 16);
   const __m512i odd = _mm512_and_si512(high, _mm512_set1_epi32(1));
@@ -140,12 +139,8 @@ struct Vec<float> {
   friend SUFFUSE_INLINE Vec& operator-=(Vec& a, Vec b) { return a = a - b; }
   friend SUFFUSE_INLINE Vec& operator*=(Vec& a, Vec b) { return a = a * b; }
 
-  friend SUFFUSE_INLINE Vec fma(Vec a, Vec b, Vec c) {
-    return Vec(_mm512_fmadd_ps(a.v, b.v, c.v));
-  }
-  friend SUFFUSE_INLINE Vec fms(Vec a, Vec b, Vec c) {
-    return Vec(_mm512_fmsub_ps(a.v, b.v, c.v));
-  }
+  friend SUFFUSE_INLINE Vec fma(Vec a, Vec b, Vec c) { return Vec(_mm512_fmadd_ps(a.v, b.v, c.v)); }
+  friend SUFFUSE_INLINE Vec fms(Vec a, Vec b, Vec c) { return Vec(_mm512_fmsub_ps(a.v, b.v, c.v)); }
   friend SUFFUSE_INLINE Vec fnma(Vec a, Vec b, Vec c) {
     return Vec(_mm512_fnmadd_ps(a.v, b.v, c.v));
   }
@@ -215,8 +210,8 @@ struct Vec<float> {
 
 #if defined(__AVX512BF16__)
   friend SUFFUSE_INLINE Vec dot_bf16(Vec acc, I a, I b) {
-    return Vec(_mm512_dpbf16_ps(acc.v, reinterpret_cast<__m512bh>(a.v),
-                                reinterpret_cast<__m512bh>(b.v)));
+    return Vec(
+        _mm512_dpbf16_ps(acc.v, reinterpret_cast<__m512bh>(a.v), reinterpret_cast<__m512bh>(b.v)));
   }
   friend SUFFUSE_INLINE I pack_bf16(Vec lo, Vec hi) {
     // vcvtne2ps2bf16 puts 16 of lo before 16 of hi; the words want them in pairs.

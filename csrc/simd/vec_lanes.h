@@ -1,5 +1,6 @@
-// Vec, Mask and Int for any CPU, in the vector extension of GCC and clang: all of the scalar ISA, and doubles on
-// every ISA. The words are friends, found through their arguments; vec.h says what each means.
+// Vec, Mask and Int for any CPU, in the vector extension of GCC and clang: all of the scalar ISA,
+// and doubles on every ISA. The words are friends, found through their arguments; vec.h says what
+// each means.
 #pragma once
 
 #include <cstddef>
@@ -7,17 +8,10 @@
 
 #include "common/dtype.h"
 #include "common/macros.h"
+#include "simd/lanes.h"
 
 namespace suffuse {
 namespace SUFFUSE_ISA {
-
-#if defined(__AVX512F__)
-constexpr int kVecBytes = 64;
-#elif defined(__AVX2__)
-constexpr int kVecBytes = 32;
-#else
-constexpr int kVecBytes = 16;
-#endif
 
 template <class V>
 struct Mask;
@@ -30,70 +24,6 @@ template <int k, class V>
 Int<V> shr(Int<V> a);
 template <int k, class V>
 Int<V> sar(Int<V> a);
-
-// The raw vectors. Full specialisations, because GCC forgets the attribute on a type that depends on a parameter.
-template <class T>
-struct Lanes;
-template <>
-struct Lanes<float> {
-  using Signed = int32_t;
-  typedef float Raw __attribute__((vector_size(kVecBytes)));
-  typedef int32_t RawInt __attribute__((vector_size(kVecBytes)));
-  typedef uint32_t RawUnsigned __attribute__((vector_size(kVecBytes)));
-};
-template <>
-struct Lanes<double> {
-  using Signed = int64_t;
-  typedef double Raw __attribute__((vector_size(kVecBytes)));
-  typedef int64_t RawInt __attribute__((vector_size(kVecBytes)));
-  typedef uint64_t RawUnsigned __attribute__((vector_size(kVecBytes)));
-};
-
-// One element.
-SUFFUSE_INLINE float lane_sqrt(float x) { return __builtin_sqrtf(x); }
-SUFFUSE_INLINE double lane_sqrt(double x) { return __builtin_sqrt(x); }
-SUFFUSE_INLINE float lane_fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
-SUFFUSE_INLINE double lane_fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
-
-template <class T>
-SUFFUSE_INLINE typename Lanes<T>::Raw fma_lanes(typename Lanes<T>::Raw a, typename Lanes<T>::Raw b,
-                                                typename Lanes<T>::Raw c) {
-  typename Lanes<T>::Raw r{};
-  for (size_t i = 0; i < sizeof a / sizeof(T); ++i) r[i] = lane_fma(a[i], b[i], c[i]);
-  return r;
-}
-// Whether any bit is set.
-template <class Raw>
-SUFFUSE_INLINE bool any_bit(Raw raw) {
-  uint64_t words[sizeof(Raw) / 8], r = 0;
-  __builtin_memcpy(words, &raw, sizeof raw);
-  for (uint64_t word : words) r |= word;
-  return r != 0;
-}
-#if !defined(__FP_FAST_FMAF)
-// Without an instruction: the product is exact in double; the sum is rounded to double, then to float. That differs
-// from one rounding only where the double lies half way between two floats or the float is subnormal: libm does those.
-template <>
-SUFFUSE_INLINE Lanes<float>::Raw fma_lanes<float>(Lanes<float>::Raw a, Lanes<float>::Raw b,
-                                                  Lanes<float>::Raw c) {
-  using Double = Lanes<double>::Raw;
-  using Word = Lanes<float>::RawInt;
-  static_assert(sizeof(Double) == 16, "machines with wider vectors have the instruction");
-  const Double front = Double{a[0], a[1]} * Double{b[0], b[1]} + Double{c[0], c[1]};
-  const Double back = Double{a[2], a[3]} * Double{b[2], b[3]} + Double{c[2], c[3]};
-  const Word p = reinterpret_cast<Word>(front), q = reinterpret_cast<Word>(back);
-  const Word low = {p[0], p[2], q[0], q[2]};  // little-endian, like every machine this is for
-  const Word high = Word{p[1], p[3], q[1], q[3]} & 0x7fffffff;
-  const Word halfway = (low & 0x1fffffff) == 0x10000000;
-  const Word subnormal = (high < 0x38100000) & ((low | high) != 0);  // 0 < |sum| < 2^-126
-  using Raw = Lanes<float>::Raw;
-  Raw r = {static_cast<float>(front[0]), static_cast<float>(front[1]),
-           static_cast<float>(back[0]), static_cast<float>(back[1])};
-  if (__builtin_expect(any_bit(halfway | subnormal), 0))
-    for (int i = 0; i < 4; ++i) r[i] = lane_fma(a[i], b[i], c[i]);
-  return r;
-}
-#endif
 
 template <class T>
 struct Vec {
@@ -121,13 +51,9 @@ struct Vec {
   static SUFFUSE_INLINE Vec from_bits(I i) { return Vec(reinterpret_cast<Raw>(i.v)); }
 
   friend SUFFUSE_INLINE void store(T* p, Vec x) { __builtin_memcpy(p, &x.v, sizeof(Raw)); }
-  friend SUFFUSE_INLINE void store(T* p, Vec x, int n) {
-    __builtin_memcpy(p, &x.v, n * sizeof(T));
-  }
+  friend SUFFUSE_INLINE void store(T* p, Vec x, int n) { __builtin_memcpy(p, &x.v, n * sizeof(T)); }
   friend SUFFUSE_INLINE void store(bfloat16* p, Vec x) { store(p, x, N); }
-  friend SUFFUSE_INLINE void store(bfloat16* p, Vec x, int n) {
-    round_bf16(x).narrow(&p->bits, n);
-  }
+  friend SUFFUSE_INLINE void store(bfloat16* p, Vec x, int n) { round_bf16(x).narrow(&p->bits, n); }
   friend SUFFUSE_INLINE void store(float16* p, Vec x) { store(p, x, N); }
   friend SUFFUSE_INLINE void store(float16* p, Vec x, int n) { round_half(x).narrow(&p->bits, n); }
   template <class S>
@@ -144,13 +70,11 @@ struct Vec {
   friend SUFFUSE_INLINE Vec& operator-=(Vec& a, Vec b) { return a = a - b; }
   friend SUFFUSE_INLINE Vec& operator*=(Vec& a, Vec b) { return a = a * b; }
 
-  friend SUFFUSE_INLINE Vec fma(Vec a, Vec b, Vec c) {
-    return Vec(fma_lanes<T>(a.v, b.v, c.v));
-  }
+  friend SUFFUSE_INLINE Vec fma(Vec a, Vec b, Vec c) { return Vec(fma_lanes<T>(a.v, b.v, c.v)); }
   friend SUFFUSE_INLINE Vec fms(Vec a, Vec b, Vec c) { return fma(a, b, -c); }
   friend SUFFUSE_INLINE Vec fnma(Vec a, Vec b, Vec c) { return fma(-a, b, c); }
   friend SUFFUSE_INLINE Vec muladd(Vec a, Vec b, Vec c) {
-#if defined(__FP_FAST_FMA) && defined(__FP_FAST_FMAF)
+#if SUFFUSE_FAST_FMA
     return fma(a, b, c);
 #else
     return a * b + c;
@@ -184,9 +108,7 @@ struct Vec {
   }
 
   friend SUFFUSE_INLINE I bits(Vec a) { return I(reinterpret_cast<RawInt>(a.v)); }
-  friend SUFFUSE_INLINE I to_int(Vec a) {
-    return I(__builtin_convertvector(round(a).v, RawInt));
-  }
+  friend SUFFUSE_INLINE I to_int(Vec a) { return I(__builtin_convertvector(round(a).v, RawInt)); }
 
   friend SUFFUSE_INLINE Vec scale2(Vec x, Vec n) {
     // The factor that can end below or above the range comes last, so that only it rounds.
@@ -261,7 +183,8 @@ struct Vec {
     const I word = bits(x), rest = word & I(0x7fffffff);
     const Vec m = abs(x);
     const I normal = shr<13>(rest + I(0xfff) + (shr<13>(rest) & I(1)) - I(112 << 23));
-    const I subnormal = bits(m + Vec(0.5f)) - I(0x3f000000);  // 0.5 has the spacing of subnormal halves
+    const I subnormal =
+        bits(m + Vec(0.5f)) - I(0x3f000000);  // 0.5 has the spacing of subnormal halves
     const I nan = I(0x7e00) | (shr<13>(rest) & I(0x3ff));
     I r = select(m < Vec(0x1p-14f), subnormal, normal);
     r = select(m >= Vec(65520.f), I(0x7c00), r);
@@ -291,9 +214,7 @@ struct Mask<Vec<T>> {
   friend SUFFUSE_INLINE Mask operator&(Mask a, Mask b) { return Mask(a.m & b.m); }
   friend SUFFUSE_INLINE Mask operator|(Mask a, Mask b) { return Mask(a.m | b.m); }
   friend SUFFUSE_INLINE Mask operator~(Mask a) { return Mask(~a.m); }
-  friend SUFFUSE_INLINE bool any(Mask a) {
-    return any_bit(a.m);
-  }
+  friend SUFFUSE_INLINE bool any(Mask a) { return any_bit(a.m); }
   friend SUFFUSE_INLINE bool all(Mask a) { return !any(~a); }
 };
 

@@ -1,4 +1,5 @@
-// What the C++ test programs share: counted checks that say where they failed, edge values, random words.
+// What the C++ test programs share: counted checks that say where they failed, edge values, random
+// words.
 #pragma once
 
 #include <cmath>
@@ -58,10 +59,28 @@ std::vector<T> edges() {
   using L = std::numeric_limits<T>;
   const T magic = sizeof(T) == 4 ? T(8388608) : T(4503599627370496);
   std::vector<T> r;
-  for (T x : {T(0), L::denorm_min(), L::min() / 2, L::min() - L::denorm_min(), L::min(), T(1e-20),
-              T(0.25), T(0.5), std::nextafter(T(0.5), T(0)), T(1), T(1.5), T(2.5), T(3), T(100.5),
-              magic / 2 - T(0.5), magic - 1, magic + 1, T(2147483520), T(1e30), L::max(),
-              L::infinity(), L::quiet_NaN()}) {
+  for (T x : {T(0),
+              L::denorm_min(),
+              L::min() / 2,
+              L::min() - L::denorm_min(),
+              L::min(),
+              T(1e-20),
+              T(0.25),
+              T(0.5),
+              std::nextafter(T(0.5), T(0)),
+              T(1),
+              T(1.5),
+              T(2.5),
+              T(3),
+              T(100.5),
+              magic / 2 - T(0.5),
+              magic - 1,
+              magic + 1,
+              T(2147483520),
+              T(1e30),
+              L::max(),
+              L::infinity(),
+              L::quiet_NaN()}) {
     r.push_back(x);
     r.push_back(-x);
   }

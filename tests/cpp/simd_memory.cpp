@@ -1,5 +1,5 @@
-// Loads and stores of simd/vec.h: partial ones at the edge of a page, every bfloat16 and float16, rounding, pairs of
-// bfloat16. Compiled once per ISA.
+// Loads and stores of simd/vec.h: partial ones at the edge of a page, every bfloat16 and float16,
+// rounding, pairs of bfloat16. Compiled once per ISA.
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -112,15 +112,18 @@ void test_widening(const char* what) {
   }
 }
 
-// x rounded to S by search: the two neighbours of the same sign, the nearer, the even one in the middle.
+// x rounded to S by search: the two neighbours of the same sign, the nearer, the even one in the
+// middle.
 template <class S>
 S nearest(float x, uint32_t infinity) {
   const uint32_t sign = std::signbit(x) ? 0x8000 : 0;
   const double m = std::fabs(static_cast<double>(x));
-  const auto magnitude = [&](uint32_t bits) {  // infinity counts as the next number after the largest
-    const double below = value(with_bits<S>(infinity - 1)), step = value(with_bits<S>(infinity - 2));
-    return bits == infinity ? below + (below - step) : double{value(with_bits<S>(bits))};
-  };
+  const auto magnitude =
+      [&](uint32_t bits) {  // infinity counts as the next number after the largest
+        const double below = value(with_bits<S>(infinity - 1)),
+                     step = value(with_bits<S>(infinity - 2));
+        return bits == infinity ? below + (below - step) : double{value(with_bits<S>(bits))};
+      };
   uint32_t low = 0, high = infinity;
   if (m >= magnitude(infinity)) return with_bits<S>(infinity | sign);
   while (high - low > 1) {
@@ -136,7 +139,8 @@ template <class S>
 void test_narrowing(const char* what, uint32_t infinity) {
   std::vector<float> in = check::edges<float>();
   for (int i = 0; i < 100000; ++i) in.push_back(check::random_bits<float>());
-  for (uint32_t bits = 0; bits < infinity; bits += 3) {  // the number, the middle to the next, just beside it
+  for (uint32_t bits = 0; bits < infinity;
+       bits += 3) {  // the number, the middle to the next, just beside it
     const float x = value(with_bits<S>(bits)), next = value(with_bits<S>(bits + 1));
     const float middle = bits + 1 == infinity ? x * (1 + 0x1p-12f) : x + (next - x) / 2;
     for (float y : {x, middle, std::nextafter(middle, INFINITY), std::nextafter(middle, 0.f)}) {

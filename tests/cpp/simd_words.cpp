@@ -1,4 +1,5 @@
-// Every word of simd/vec.h against scalar arithmetic, on edges and random bits. Compiled once per ISA.
+// Every word of simd/vec.h against scalar arithmetic, on edges and random bits. Compiled once per
+// ISA.
 #include <type_traits>
 
 #include "check.h"
@@ -40,8 +41,7 @@ void binary(const char* what, Word word, Scalar scalar) {
   std::vector<T> values = edges<T>();
   for (int i = 0; i < 60; ++i) values.push_back(check::random_bits<T>());
   for (T a : values)
-    unary<V>(
-        what, [&](V b) { return word(V(a), b); }, [&](T b) { return scalar(a, b); });
+    unary<V>(what, [&](V b) { return word(V(a), b); }, [&](T b) { return scalar(a, b); });
 }
 
 template <class V, class Compare, class Scalar>
@@ -64,8 +64,9 @@ void test_arithmetic() {
   binary<V>("*=", [](V a, V b) { return a *= b; }, [](T a, T b) { return a * b; });
   binary<V>("min", [](V a, V b) { return min(a, b); }, [](T a, T b) { return a < b ? a : b; });
   binary<V>("max", [](V a, V b) { return max(a, b); }, [](T a, T b) { return a > b ? a : b; });
-  binary<V>("copysign", [](V a, V b) { return copysign(a, b); },
-            [](T a, T b) { return std::copysign(a, b); });
+  binary<V>(
+      "copysign", [](V a, V b) { return copysign(a, b); },
+      [](T a, T b) { return std::copysign(a, b); });
   unary<V>("unary -", [](V a) { return -a; }, [](T a) { return -a; });
   unary<V>("abs", [](V a) { return abs(a); }, [](T a) { return std::fabs(a); });
   unary<V>("sqrt", [](V a) { return sqrt(a); }, [](T a) { return std::sqrt(a); }, 5000);
@@ -85,14 +86,16 @@ void test_fused() {
     values.push_back(t);
   for (T a : values)
     for (T b : values) {
-      unary<V>("fma", [&](V c) { return fma(V(a), V(b), c); },
-               [&](T c) { return std::fma(a, b, c); });
+      unary<V>(
+          "fma", [&](V c) { return fma(V(a), V(b), c); }, [&](T c) { return std::fma(a, b, c); });
     }
   for (T a : values) {
-    binary<V>("fms", [&](V b, V c) { return fms(V(a), b, c); },
-              [&](T b, T c) { return std::fma(a, b, -c); });
-    binary<V>("fnma", [&](V b, V c) { return fnma(V(a), b, c); },
-              [&](T b, T c) { return std::fma(-a, b, c); });
+    binary<V>(
+        "fms", [&](V b, V c) { return fms(V(a), b, c); },
+        [&](T b, T c) { return std::fma(a, b, -c); });
+    binary<V>(
+        "fnma", [&](V b, V c) { return fnma(V(a), b, c); },
+        [&](T b, T c) { return std::fma(-a, b, c); });
     for (T b : values)
       for (T c : values) {
         const T got = lane(muladd(V(a), V(b), V(c)), 0);
@@ -134,40 +137,50 @@ void test_bits() {
   const auto u = [](T x) { return check::bit_cast<U>(x); };
   const auto t = [](auto x) { return check::bit_cast<T>(static_cast<U>(x)); };
   const auto word = [](I i) { return from_bits<V>(i); };
-  binary<V>("Int +", [&](V a, V b) { return word(bits(a) + bits(b)); },
-            [&](T a, T b) { return t(u(a) + u(b)); });
-  binary<V>("Int -", [&](V a, V b) { return word(bits(a) - bits(b)); },
-            [&](T a, T b) { return t(u(a) - u(b)); });
-  binary<V>("Int &", [&](V a, V b) { return word(bits(a) & bits(b)); },
-            [&](T a, T b) { return t(u(a) & u(b)); });
-  binary<V>("Int |", [&](V a, V b) { return word(bits(a) | bits(b)); },
-            [&](T a, T b) { return t(u(a) | u(b)); });
-  binary<V>("Int ^", [&](V a, V b) { return word(bits(a) ^ bits(b)); },
-            [&](T a, T b) { return t(u(a) ^ u(b)); });
+  binary<V>(
+      "Int +", [&](V a, V b) { return word(bits(a) + bits(b)); },
+      [&](T a, T b) { return t(u(a) + u(b)); });
+  binary<V>(
+      "Int -", [&](V a, V b) { return word(bits(a) - bits(b)); },
+      [&](T a, T b) { return t(u(a) - u(b)); });
+  binary<V>(
+      "Int &", [&](V a, V b) { return word(bits(a) & bits(b)); },
+      [&](T a, T b) { return t(u(a) & u(b)); });
+  binary<V>(
+      "Int |", [&](V a, V b) { return word(bits(a) | bits(b)); },
+      [&](T a, T b) { return t(u(a) | u(b)); });
+  binary<V>(
+      "Int ^", [&](V a, V b) { return word(bits(a) ^ bits(b)); },
+      [&](T a, T b) { return t(u(a) ^ u(b)); });
   unary<V>("Int ~", [&](V a) { return word(~bits(a)); }, [&](T a) { return t(~u(a)); });
   unary<V>("shl", [&](V a) { return word(shl<5>(bits(a))); }, [&](T a) { return t(u(a) << 5); });
   unary<V>("shr", [&](V a) { return word(shr<7>(bits(a))); }, [&](T a) { return t(u(a) >> 7); });
-  unary<V>("sar", [&](V a) { return word(sar<9>(bits(a))); },
-           [&](T a) { return t(static_cast<S>(u(a)) >> 9); });
-  unary<V>("Int broadcast", [&](V a) { return word(bits(a) & I(-256)); },
-           [&](T a) { return t(u(a) & ~U{255}); });
-  unary<V>("nonzero", [&](V a) { return select(nonzero(bits(a) & I(3)), V(1), V(0)); },
-           [&](T a) { return T((u(a) & 3) != 0); });
+  unary<V>(
+      "sar", [&](V a) { return word(sar<9>(bits(a))); },
+      [&](T a) { return t(static_cast<S>(u(a)) >> 9); });
+  unary<V>(
+      "Int broadcast", [&](V a) { return word(bits(a) & I(-256)); },
+      [&](T a) { return t(u(a) & ~U{255}); });
+  unary<V>(
+      "nonzero", [&](V a) { return select(nonzero(bits(a) & I(3)), V(1), V(0)); },
+      [&](T a) { return T((u(a) & 3) != 0); });
   const T limit = T(2147483520);  // the largest float below 2^31
-  unary<V>("to_int, to_float", [&](V a) { return to_float(to_int(select(abs(a) <= limit, a, V(0)))); },
-           [&](T a) {
-             const T inside = std::fabs(a) <= limit ? a : T(0);
-             return static_cast<T>(static_cast<int64_t>(std::nearbyint(inside)));
-           });
+  unary<V>(
+      "to_int, to_float", [&](V a) { return to_float(to_int(select(abs(a) <= limit, a, V(0)))); },
+      [&](T a) {
+        const T inside = std::fabs(a) <= limit ? a : T(0);
+        return static_cast<T>(static_cast<int64_t>(std::nearbyint(inside)));
+      });
 }
 
 template <class V>
 void test_scale2() {
   using T = Element<V>;
   constexpr int range = sizeof(T) == 4 ? 300 : 2200;
-  const auto exact = [](T x, int n) {  // double holds every float times 2^n here, so one rounding is left
-    return static_cast<T>(std::ldexp(static_cast<double>(x), n));
-  };
+  const auto exact =
+      [](T x, int n) {  // double holds every float times 2^n here, so one rounding is left
+        return static_cast<T>(std::ldexp(static_cast<double>(x), n));
+      };
   for (int n = -range; n <= range; ++n)
     for (T x : edges<T>()) {
       equal("scale2", lane(scale2(V(x), V(T(n))), 0), exact(x, n), x, n);

@@ -18,7 +18,7 @@ class Denoiser:
 
 
 X, T = torch.randn(3, 4), torch.full((3,), 0.5)
-Y, NULL = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.0])
+Y, NULL = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([-0.5])
 
 
 def test_unguided_passes_the_condition():
@@ -45,7 +45,7 @@ def test_batched_outputs_are_views_of_one_result():
     assert first.untyped_storage().data_ptr() == second.untyped_storage().data_ptr()
 
 
-@pytest.mark.parametrize(("weight", "label"), [(1.0, Y), (0.0, torch.zeros(3))])
+@pytest.mark.parametrize(("weight", "label"), [(1.0, Y), (0.0, NULL.expand(3))])
 def test_one_output_is_enough_for_weights_0_and_1(weight, label):
     model = Denoiser()
     guided = ClassifierFree(model, {"y": Y}, {"y": NULL}, weight)

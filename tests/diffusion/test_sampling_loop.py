@@ -15,6 +15,8 @@ from suffuse.diffusion import (
     Flow,
     Guidance,
     Heun,
+    Plan,
+    Stage,
     edm_preconditioned,
     karras,
     predicted_data,
@@ -167,6 +169,18 @@ def test_dynamic_threshold_rescales_the_data_estimate(kind):
     result = sample(lambda x, t: estimate, start(), plan)
     s = torch.quantile(estimate.flatten(1).abs(), 0.8, dim=1).clamp(1, 3)[:, None, None]
     torch.testing.assert_close(result, torch.clamp(estimate, -s, s) / s)
+
+
+def test_kept_tensors_come_newest_first():
+    time = {"time": 0.5, "model_time": 0.5, "input_scale": 1.0}
+    x_is_kept = {"kept": (1.0, 0.0, 0.0), "keep": True}
+    stages = (
+        Stage(0, **time, x=3.0, **x_is_kept),
+        Stage(1, **time, x=7.0, **x_is_kept),
+        Stage(2, **time, history=(1.0, 100.0), model=0.0),
+    )
+    plan = Plan("test", (0.9, 0.6, 0.3, 0.0), stages)
+    torch.testing.assert_close(sample(model, start(), plan), 3 * start() + 100 * start())
 
 
 class Wrong(Guidance):

@@ -22,6 +22,9 @@ from suffuse.diffusion import (
     uniform_lambda,
 )
 
+# diffusers' own use of numpy.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
+
 CHAIN = DiscreteVP.from_betas(linear_betas())
 GRIDS = {
     "uniform-flow": (Flow(), uniform(Flow(), 13)),

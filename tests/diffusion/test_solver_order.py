@@ -163,6 +163,7 @@ def test_lower_order_final_changes_the_last_step_alone():
     plain = DPMSolverPP2M().plan(EDM(), "eps", times).stages
     lower = DPMSolverPP2M(lower_order_final=True).plan(EDM(), "eps", times).stages
     assert plain[:-1] == lower[:-1]
+    assert [stage.keep for stage in plain] == [True] * 5 + [False]
     assert plain[-1].history
     assert not lower[-1].history
 
@@ -181,6 +182,8 @@ def test_number_of_model_calls():
         (lambda: Euler().plan(Flow(), "flow", [1.0]), "times has 1 entries, expected at least 2"),
         (lambda: Euler().plan(Flow(), "flow", [1.0, math.nan]), "times has nan, where"),
         (lambda: Euler().plan(Flow(), "flow", [1.0, 0.5, 0.5]), "expected strictly monotone"),
+        (lambda: Euler().plan(Flow(), "flow", torch.ones(2, 1)), r"times has shape \(2, 1\)"),
+        (lambda: Euler().plan(Flow(), "flow", [0.5, 0.5]), "expected strictly monotone"),
         (lambda: Heun().plan(Flow(), "flow", [1.0, 0.5, 0.7]), "heun: times is .*monotone"),
         (lambda: Euler().plan(Flow(), "eps", [1.0, 0.0]), "'eps' gives no finite step at time 1"),
         (lambda: DPMSolverPP2M().plan(Flow(), "score", [1.0, 0.0]), "'score' gives no finite step"),

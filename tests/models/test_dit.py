@@ -138,6 +138,14 @@ def test_new_model_predicts_zero_and_learns_everywhere():
         assert parameter.grad.abs().max() > 0, name
 
 
+def test_dropout_acts_in_training_alone():
+    reference = reference_model()
+    model = our_model(reference, dropout=0.5)
+    torch.testing.assert_close(model(*inputs()), our_model(reference)(*inputs()))
+    model.train()
+    assert not torch.equal(model(*inputs()), model(*inputs()))
+
+
 def test_shared_embedding_is_stored_once():
     names = DiT(DiTConfig(**TINY, shared_embedding=True)).state_dict().keys()
     assert {name.split(".")[1] for name in names if ".emb." in name} == {"0"}

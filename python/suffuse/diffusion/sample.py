@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -68,39 +69,35 @@ def sample(
     table = _table(plan.stages, guidance, x)
     model_times = torch.tensor([s.model_time for s in plan.stages], dtype=x.dtype).to(x.device)
 
-    bar = tqdm(total=plan.steps, disable=not progress, desc=plan.solver)
+    depth = max(len(stage.history) for stage in plan.stages)
     anchor, history = x, list[Tensor]()
     model_input = (x * plan.stages[0].input_scale).to(model_dtype)
-    for i, stage in enumerate(plan.stages):
-        following = plan.stages[i + 1] if i + 1 < len(plan.stages) else None
-        scaled = following is not None and (following.input_scale != 1 or x.dtype != model_dtype)
-        outputs = guidance.outputs(model_input, model_times[i].expand(len(x)), stage.time)
-        _check_outputs(guidance, outputs, stage)
-        result = sampler_step(
-            x,
-            outputs,
-            table[i],
-            history=history[: len(stage.history)],
-            anchor=anchor if stage.anchor != 0 else None,
-            noise=next(draws),
-            threshold=stage.threshold,
-            converted=stage.keep,
-            next_input=model_dtype if scaled else None,
-        )
-        x = result.sample
-        model_input = x if result.next_input is None else result.next_input
-        if result.converted is not None:
-            history = [result.converted, *history][:_MAX_HISTORY]
-        if following is None or following.step != stage.step:
-            anchor = x
-            bar.update()
-            if callback is not None:
-                callback(stage.step, plan.steps, plan.times[stage.step + 1], x)
-    bar.close()
+    with tqdm(total=plan.steps, disable=not progress, desc=plan.solver) as bar:
+        for i, (stage, following) in enumerate(zip_longest(plan.stages, plan.stages[1:])):
+            outputs = guidance.outputs(model_input, model_times[i].expand(len(x)), stage.time)
+            _check_outputs(guidance, outputs, stage)
+            scaled = following and (following.input_scale != 1 or x.dtype != model_dtype)
+            result = sampler_step(
+                x,
+                outputs,
+                table[i],
+                history=history[: len(stage.history)],
+                anchor=anchor if stage.anchor != 0 else None,
+                noise=next(draws),
+                threshold=stage.threshold,
+                converted=stage.keep,
+                next_input=model_dtype if scaled else None,
+            )
+            x = result.sample
+            model_input = x if result.next_input is None else result.next_input
+            if result.converted is not None:
+                history = [result.converted, *history][:depth]
+            if following is None or following.step != stage.step:
+                anchor = x
+                bar.update()
+                if callback is not None:
+                    callback(stage.step, plan.steps, plan.times[stage.step + 1], x)
     return x
-
-
-_MAX_HISTORY = 4
 
 
 def _table(stages: tuple[Stage, ...], guidance: Guidance, x: Tensor) -> Tensor:

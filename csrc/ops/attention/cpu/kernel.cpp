@@ -131,24 +131,11 @@ void end_panel(const AttentionParams& a, const Panel<N>& p, int64_t b, int64_t h
   }
 }
 
-template <class N>
-void cut_into_panels(Work<N>& w, int64_t first, int64_t queries) {
-  w.count = 0;
-  while (queries > 0) {
-    Panel<N>& p = w.panels[w.count++];
-    p.width = panel_width<N>(queries);
-    p.first = first;
-    p.queries = smaller<int64_t>(queries, p.width * Vec<N>::N);
-    first += p.queries;
-    queries -= p.queries;
-  }
-}
-
 template <class N, class S>
 void run_block(const AttentionParams& a, Work<N>& w, int64_t b, int64_t h, int64_t block) {
   const int64_t begin = block * a.block_rows, end = smaller(a.T, begin + a.block_rows);
   const int64_t g = h / (a.H / a.G);
-  cut_into_panels(w, begin, end - begin);
+  w.count = cut_into_panels<N>(w.panels, begin, end - begin);
   for (int64_t i = 0; i < w.count; ++i) begin_panel<N, S>(a, w.panels[i], b, h);
   const int64_t keys = key_end(a, end - 1);
   for (int64_t key = 0; key < keys; key += kKeys) {
@@ -168,7 +155,7 @@ template <class N>
 void lay_out(Scratch& s, Work<N>& w, const AttentionParams& a) {
   constexpr int64_t L = Vec<N>::N, lanes = kWidest * L;
   const int64_t rows = smaller(a.block_rows, a.T), keys = smaller<int64_t>(kKeys, a.S) + kSlack;
-  const int64_t most = rows / lanes + 2;  // the rest needs one panel, or two narrow ones
+  const int64_t most = rows / lanes + 1;
   w.D = a.D;
   w.Dv = a.Dv;
   w.panels = s.take<Panel<N>>(most);

@@ -292,6 +292,21 @@ SUFFUSE_INLINE int panel_width(int64_t left) {
   return kWidest == 4 && left > 2 * L ? 4 : left > L ? 2 : 1;
 }
 
+// Cuts [first, first + queries) into panels and returns how many there are: at most one is not of the widest kind.
+template <class N, class Panel>
+int64_t cut_into_panels(Panel* panels, int64_t first, int64_t queries) {
+  int64_t count = 0;
+  while (queries > 0) {
+    Panel& p = panels[count++];
+    p.width = panel_width<N>(queries);
+    p.first = first;
+    p.queries = smaller<int64_t>(queries, p.width * Vec<N>::N);
+    first += p.queries;
+    queries -= p.queries;
+  }
+  return count;
+}
+
 }  // namespace attention
 }  // namespace SUFFUSE_ISA
 }  // namespace suffuse

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from suffuse.diffusion.prediction import Prediction, as_prediction
@@ -29,13 +30,13 @@ class Stage:
     """One model call and one update; every number is a float64 coefficient.
 
     With x the current sample, F the guided model output, D the (clipped) data estimate, H_j the
-    kept tensors (newest first), A the sample at the start of the step and z noise:
+    kept tensors (newest first), A the sample at the start of the step and z noise, and with c_name
+    for the field of that name:
 
-        D  = clip(data_from_x x + data_from_model F)
-        x' = x * x + model * F + data * D + sum_j history_j H_j + anchor * A + noise * z
+        D  = clip(c_data_from_x x + c_data_from_model F)
+        x' = c_x x + c_model F + c_data D + sum_j c_history[j] H_j + c_anchor A + c_noise z
 
-    and where `keep` is set, H_0 of the next stage is kept_x x + kept_model F + kept_data D, with
-    (kept_x, kept_model, kept_data) = `kept`.
+    and where `keep` is set, H_0 of the next stage is kept[0] x + kept[1] F + kept[2] D.
 
     Attributes:
         step: index of the time step that the stage belongs to.
@@ -108,22 +109,21 @@ class Node:
         return Stage(step, self.time, self.model_time, self.input_scale, **coefficients)
 
 
-def _node(process: Process, prediction: Prediction, time: float) -> Node:
-    alpha, sigma = process.alpha(time), process.sigma(time)
+def _nodes(process: Process, prediction: Prediction, times: Tensor) -> list[Node]:
+    """The nodes of a grid [steps + 1], float64."""
+    alpha, sigma = process.alpha(times), process.sigma(times)
     scale, model_time = prediction.input_scale, prediction.model_time
-    return Node(
-        time=time,
-        alpha=alpha.item(),
-        sigma=sigma.item(),
-        data=_pair(prediction.data(alpha, sigma)),
-        noise=_pair(prediction.noise(alpha, sigma)),
-        model_time=time if model_time is None else model_time(alpha, sigma).item(),
-        input_scale=1.0 if scale is None else scale(alpha, sigma).item(),
+    columns = (
+        *(times, alpha, sigma, *prediction.data(alpha, sigma), *prediction.noise(alpha, sigma)),
+        times if model_time is None else model_time(alpha, sigma),
+        torch.ones_like(times) if scale is None else scale(alpha, sigma),
     )
-
-
-def _pair(values: tuple[Tensor, Tensor]) -> Pair:
-    return values[0].item(), values[1].item()
+    return [
+        Node(time, a, s, (data_x, data_f), (noise_x, noise_f), seen, factor)
+        for time, a, s, data_x, data_f, noise_x, noise_f, seen, factor in zip(
+            *(column.tolist() for column in columns), strict=True
+        )
+    ]
 
 
 def estimate(s: Node, data: float, noise: float) -> Pair:
@@ -167,13 +167,16 @@ class Solver(ABC):
                 gives no estimate where the method needs one (such as "eps" where alpha is 0).
         """
         kind = as_prediction(prediction)
-        numbers = [float(t) for t in times]
-        nodes = [_node(process, kind, t) for t in numbers]
+        grid = torch.as_tensor(times, dtype=torch.float64, device="cpu")
+        if grid.dim() != 1:
+            shape = tuple(grid.shape)
+            raise ValueError(f"{self.name}: times has shape {shape}, expected [steps + 1]")
+        nodes = _nodes(process, kind, grid)
         _check_grid(self.name, nodes)
         stages = tuple(self.stages(process, nodes))
         for stage in stages:
             _check_finite(self.name, kind, stage)
-        return Plan(self.name, tuple(numbers), stages)
+        return Plan(self.name, tuple(node.time for node in nodes), stages)
 
 
 def _check_grid(solver: str, nodes: Sequence[Node]) -> None:
