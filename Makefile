@@ -10,7 +10,7 @@ NATIVE      = setup.py pyproject.toml CMakeLists.txt $(shell find csrc -type f 2
 .PHONY: demo test lint build wheel abi bench clean
 
 demo: $(VENV)/demo.stamp $(VENV)/build.stamp
-	$(BIN)/suffuse demo $(ARGS)
+	$(BIN)/suffuse demo --check $(ARGS)
 
 test: $(VENV)/test.stamp $(VENV)/build.stamp
 	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)

@@ -275,6 +275,15 @@ def test_debug_shows_the_traceback():
         main(["--debug", "train", "missing.json"])
 
 
+def test_reader_that_goes_away():
+    process = subprocess.Popen(
+        [sys.executable, "-m", "suffuse", "info"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait(timeout=60) == 141
+
+
 @pytest.mark.parametrize("module", ["sklearn.datasets", "PIL"])
 def test_demo_names_the_extra_it_needs(capsys, monkeypatch, module):
     monkeypatch.setitem(sys.modules, module, None)

@@ -58,6 +58,17 @@ def test_demo_end_to_end_is_the_same_for_the_same_seed(tmp_path):
         assert image.size[1] > 300
 
 
+@pytest.mark.parametrize("function", [attention, torch_attention], ids=["suffuse", "torch"])
+def test_first_losses(function):
+    # Stored numbers: a change of model, loss, data, optimizer or draws shows here first.
+    expected = [1.64232, 1.71259, 1.68949, 1.71689, 1.64456]
+    expected += [1.62239, 1.6162, 1.59146, 1.55209, 1.52428]
+    recipe = run.demo_recipe(100, seed=0)
+    trainer = recipe.make_trainer(folder=None, data=load_digits()[0], attention=function)
+    losses = [float(trainer.train_step().loss) for _ in range(10)]
+    assert losses == pytest.approx(expected, abs=1e-4)
+
+
 def test_time_budget_sets_the_number_of_steps(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "time_steps", lambda *_: {"suffuse": 0.25, "torch": 0.5})
     report, text = short_demo(tmp_path, seconds=1.0)

@@ -160,11 +160,11 @@ SUFFUSE_INLINE Vec<float> exp2_fast(Vec<float> x) {
   using namespace math_detail;
 #if defined(__AVX512F__)
   // Tang's table method: 2^(j/32) by one permute of two registers, 2^r on |r| <= 1/64 of degree 2.
-  x = max(F(-160.f), x);
+  // vscalefps takes the whole part of n, and NaN 2^-inf as 0, which is what -inf needs here.
   const F t = x + 0x1.8p18f, n = t - 0x1.8p18f, r = x - n;
   const F head = lookup32(kPowersOf2, bits(t));
   const F q = muladd(r, F(0.24022866785526276f), F(0.6931573152542114f));
-  return scale2(muladd(head * r, q, head), n);  // vscalefps takes the whole part of n
+  return scale2(muladd(head * r, q, head), n);
 #else
   // At n = -127 the bits of 2^n are those of 0.
   x = max(F(-127.f), x);

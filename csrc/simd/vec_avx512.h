@@ -149,9 +149,7 @@ struct Vec<float> {
   friend SUFFUSE_INLINE Vec max(Vec a, Vec b) { return Vec(_mm512_max_ps(a.v, b.v)); }
   friend SUFFUSE_INLINE Vec abs(Vec a) { return Vec(_mm512_abs_ps(a.v)); }
   friend SUFFUSE_INLINE Vec copysign(Vec magnitude, Vec sign) {
-    // 0xca: where the first operand has a 1 the second, else the third
-    return from_bits(I(_mm512_ternarylogic_epi32(_mm512_set1_epi32(static_cast<int>(0x80000000)),
-                                                 bits(sign).v, bits(magnitude).v, 0xca)));
+    return Vec(_mm512_or_ps(abs(magnitude).v, _mm512_and_ps(_mm512_set1_ps(-0.f), sign.v)));
   }
   friend SUFFUSE_INLINE Vec sqrt(Vec a) { return Vec(_mm512_sqrt_ps(a.v)); }
   friend SUFFUSE_INLINE Vec round(Vec a) {

@@ -174,11 +174,9 @@ struct Vec {
   static SUFFUSE_INLINE Vec widen_half(I h) {
     const I sign = shl<16>(h & I(0x8000)), rest = shl<13>(h & I(0x7fff));
     const Vec finite = from_bits(rest) * Vec(0x1p112f);
-    const I quiet = I(0x7f800000) | rest | (I(0x400000) & nonzero_bits(rest & I(0x7fffff)));
-    const M special = finite >= Vec(65536.f);
-    return from_bits(select(special, quiet, bits(finite)) | sign);
+    const I special = I(0x7f800000) | rest;  // inf and NaN
+    return from_bits(select(finite >= Vec(65536.f), special, bits(finite)) | sign);
   }
-  static SUFFUSE_INLINE I nonzero_bits(I i) { return select(nonzero(i), I(-1), I(0)); }
   static SUFFUSE_INLINE I round_half(Vec x) {
     const I word = bits(x), rest = word & I(0x7fffffff);
     const Vec m = abs(x);

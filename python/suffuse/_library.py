@@ -24,7 +24,7 @@ def _load() -> list[str]:
         built = build_facts().get("built_with_torch", "unknown")
         raise ImportError(
             f"suffuse: cannot load {cpu.name} (built with torch {built}, needs torch >= 2.10, "
-            f"this is torch {torch.__version__}): {error}"
+            f"this is torch {torch.__version__}): {error.__cause__ or error}"
         ) from error
     return ["cpu", *_load_cuda(_FOLDER / "_cuda.abi3.so")]
 

@@ -1,7 +1,7 @@
 """The command `suffuse`: info, demo, train, sample.
 
 Exit codes: 0 done; 1 the demo's gates failed under `--check`; 2 a mistake in the call, a file or
-the installation, told in one line; 130 stopped with Ctrl-C.
+the installation, told in one line; 130 stopped with Ctrl-C; 141 the reader of the output went away.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 # What a user's mistake raises. Everything else is ours, and its traceback is wanted.
 MISTAKES = (OSError, ValueError, NotImplementedError, ImportError, FloatingPointError)
-INTERRUPTED = 130
+INTERRUPTED, BROKEN_PIPE = 130, 141
 
 
 def _number(kind: type, low: float, high: float, expected: str) -> Callable[[str], Any]:
@@ -44,10 +45,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. arguments: of the command line by default."""
     options = build_parser().parse_args(arguments)
     try:
-        return options.run(options)
+        code = options.run(options)
+        sys.stdout.flush()
+        return code
     except KeyboardInterrupt:
         print("suffuse: stopped", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:
+        # What is still buffered must go somewhere when Python closes the stream at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
     except MISTAKES as error:
         if options.debug:
             raise
@@ -98,10 +105,13 @@ def _add_demo(commands: Any) -> None:
     )
     length = parser.add_mutually_exclusive_group()
     length.add_argument(
-        "--steps", type=_positive_int, help="training steps (default: 60 s on 2 cores)"
+        "--steps", type=_positive_int, help="training steps (default: 2300, about 60 s)"
     )
     length.add_argument("--seconds", type=_positive_float, help="train about this long instead")
     parser.add_argument("--seed", type=_seed, default=0, help="of everything random (default: 0)")
+    parser.add_argument(
+        "--threads", type=_positive_int, default=1, help="of the CPU, for all of it (default: 1)"
+    )
     parser.add_argument(
         "--check", action="store_true", help="exit with 1 if accuracy or distance miss their gates"
     )
@@ -191,6 +201,7 @@ def _demo(options: argparse.Namespace) -> int:
             steps=options.steps or DEFAULT_STEPS,
             seconds=options.seconds,
             seed=options.seed,
+            threads=options.threads,
         )
     )
     return 1 if options.check and not report["passed"] else 0

@@ -100,18 +100,19 @@ double exact_softplus(double x) { return std::fmax(x, 0) + std::log1p(std::exp(-
 #define FLOAT_FUNCTION(name) [](F x) { return name(x); }
 #define EXACT_FUNCTION(name) [](double x) { return std::name(x); }
 
+// The promise is 2 ULP (exp2_fast 2.1); the bounds are a little above what was measured.
 void test_ulps() {
-  ulp_test("exp", FLOAT_FUNCTION(exp), EXACT_FUNCTION(exp), 2);
-  ulp_test("exp2", FLOAT_FUNCTION(exp2), EXACT_FUNCTION(exp2), 2);
+  ulp_test("exp", FLOAT_FUNCTION(exp), EXACT_FUNCTION(exp), 1.1);
+  ulp_test("exp2", FLOAT_FUNCTION(exp2), EXACT_FUNCTION(exp2), 1.3);
   ulp_test("exp2_fast", FLOAT_FUNCTION(exp2_fast), EXACT_FUNCTION(exp2), 2.1, -126.f, 127.5f);
-  ulp_test("log", FLOAT_FUNCTION(log), EXACT_FUNCTION(log), 2);
-  ulp_test("sigmoid", FLOAT_FUNCTION(sigmoid), exact_sigmoid, 2);
-  ulp_test("silu", FLOAT_FUNCTION(silu), exact_silu, 2);
-  ulp_test("softplus", FLOAT_FUNCTION(softplus), exact_softplus, 2);
-  ulp_test("tanh", FLOAT_FUNCTION(tanh), EXACT_FUNCTION(tanh), 2);
-  ulp_test("erf", FLOAT_FUNCTION(erf), EXACT_FUNCTION(erf), 2);
-  ulp_test("sin", FLOAT_FUNCTION(sin), EXACT_FUNCTION(sin), 2);
-  ulp_test("cos", FLOAT_FUNCTION(cos), EXACT_FUNCTION(cos), 2);
+  ulp_test("log", FLOAT_FUNCTION(log), EXACT_FUNCTION(log), 1.0);
+  ulp_test("sigmoid", FLOAT_FUNCTION(sigmoid), exact_sigmoid, 1.1);
+  ulp_test("silu", FLOAT_FUNCTION(silu), exact_silu, 1.2);
+  ulp_test("softplus", FLOAT_FUNCTION(softplus), exact_softplus, 1.4);
+  ulp_test("tanh", FLOAT_FUNCTION(tanh), EXACT_FUNCTION(tanh), 1.4);
+  ulp_test("erf", FLOAT_FUNCTION(erf), EXACT_FUNCTION(erf), 1.5);
+  ulp_test("sin", FLOAT_FUNCTION(sin), EXACT_FUNCTION(sin), 1.7);
+  ulp_test("cos", FLOAT_FUNCTION(cos), EXACT_FUNCTION(cos), 1.7);
 }
 
 void test_specials() {

@@ -104,6 +104,18 @@ void test_fused() {
   }
 }
 
+// Sums that double rounds to the middle of two subnormal floats, from either side.
+template <class V>
+void test_fused_subnormal() {
+  using T = Element<V>;
+  const T half = T(0x1p-75), above = half * (1 + T(0x1p-23)), below = half * (1 - T(0x1p-23));
+  for (int k = (1 << 22) - 8; k < (1 << 22) + 8; ++k)
+    for (T sign : {T(1), T(-1)}) {
+      const T a = above, b = sign * below, c = T(k) * T(0x1p-149);
+      equal("fma subnormal", lane(fma(V(a), V(b), V(c)), 0), std::fma(a, b, c), a, b, c);
+    }
+}
+
 template <class V>
 void test_masks() {
   using T = Element<V>;
@@ -181,8 +193,11 @@ void test_scale2() {
       [](T x, int n) {  // double holds every float times 2^n here, so one rounding is left
         return static_cast<T>(std::ldexp(static_cast<double>(x), n));
       };
+  std::vector<T> values = edges<T>();
+  for (int i = 0; i < 30; ++i) values.push_back(check::random_bits<T>());
+  for (int i = 0; i < 30; ++i) values.push_back(T(1) + T(check::random_word() >> 12) * T(0x1p-52));
   for (int n = -range; n <= range; ++n)
-    for (T x : edges<T>()) {
+    for (T x : values) {
       equal("scale2", lane(scale2(V(x), V(T(n))), 0), exact(x, n), x, n);
       const bool near_one = n == 0 || (std::fabs(x) >= 0x1p-30 && std::fabs(x) <= 0x1p30);
       if (near_one && std::abs(n) <= 250)
@@ -228,6 +243,7 @@ template <class V>
 void test_all() {
   test_arithmetic<V>();
   test_fused<V>();
+  test_fused_subnormal<V>();
   test_masks<V>();
   test_bits<V>();
   test_scale2<V>();

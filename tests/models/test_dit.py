@@ -146,6 +146,12 @@ def test_dropout_acts_in_training_alone():
     assert not torch.equal(model(*inputs()), model(*inputs()))
 
 
+def test_compiles_without_a_graph_break():
+    model = our_model(reference_model())
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(*inputs()), model(*inputs()))
+
+
 def test_shared_embedding_is_stored_once():
     names = DiT(DiTConfig(**TINY, shared_embedding=True)).state_dict().keys()
     assert {name.split(".")[1] for name in names if ".emb." in name} == {"0"}

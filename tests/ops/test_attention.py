@@ -145,13 +145,14 @@ def test_rising_and_falling_scores(step, isa):
     q = torch.ones(1, 70, 1, 8)
     k = torch.arange(260.0).reshape(1, 260, 1, 1).expand(1, 260, 1, 8) * (step / 8)
     with use_isa(isa):
-        check([q, k, torch.randn(1, 260, 1, 8)], scale=1.0, causal="bottom_right")
+        v = torch.randn(1, 260, 1, 8)
+        check([q, k, v], abs(260 * step), isa != "scalar", scale=1.0, causal="bottom_right")
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_large_logits(dtype):
     q, k, v = make(Shape(1, 50, 120, 2, 2, 32, 32), dtype)
-    check([q * 12, k * 12, v])
+    check([q * 12, k * 12, v], largest_score=600)  # 4 of their standard deviations
 
 
 @pytest.mark.parametrize("isa", cpu_isas())

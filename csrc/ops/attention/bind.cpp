@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
+#include <memory>
 #include <optional>
 #include <tuple>
 
@@ -14,8 +16,21 @@
 
 namespace suffuse {
 
-void attention_out_of_memory(int64_t bytes) {
-  fail("attention", "scratch", std::to_string(bytes) + " bytes of memory", "none");
+void* attention_scratch(int64_t bytes) {
+  struct Free {
+    void operator()(void* p) const { std::free(p); }
+  };
+  static thread_local std::unique_ptr<void, Free> memory;
+  static thread_local int64_t size = 0;
+  if (bytes > size) {
+    constexpr int64_t kPage = 4096;
+    memory.reset();
+    size = 0;
+    memory.reset(std::aligned_alloc(kPage, static_cast<size_t>((bytes + kPage - 1) / kPage * kPage)));
+    if (memory == nullptr) fail("attention", "scratch", std::to_string(bytes) + " bytes", "none");
+    size = bytes;
+  }
+  return memory.get();
 }
 
 namespace {

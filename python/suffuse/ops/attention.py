@@ -83,7 +83,7 @@ def attention(
     if scale is None:
         scale = q.shape[-1] ** -0.5 if q.dim() == 4 and q.shape[-1] > 0 else 1.0
     device = q.device.type
-    if torch.is_autocast_enabled(device):
+    if device != "meta" and torch.is_autocast_enabled(device):
         q, k, v = (_autocast(x, device) for x in (q, k, v))
     if device not in _KERNEL_DEVICES:
         _warn_no_kernel(device)

@@ -6,7 +6,7 @@ import math
 import operator
 import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -159,15 +159,11 @@ def step_coefficients(
 def _padded(name: str, entries: Sequence[Entry], count: int) -> list[Entry]:
     if len(entries) > count or (name == "converted" and len(entries) != count):
         limit = f"{count}" if name == "converted" else f"at most {count}"
-        raise ValueError(
-            f"step_coefficients: {name} has {len(entries)} entries, expected {limit}"
-        )
+        raise ValueError(f"step_coefficients: {name} has {len(entries)} entries, expected {limit}")
     return [*entries, *(0.0 for _ in range(count - len(entries)))]
 
 
-def _stacked(
-    entries: list[Entry], dtype: torch.dtype, device: torch.device | str | None
-) -> Tensor:
+def _stacked(entries: list[Entry], dtype: torch.dtype, device: torch.device | str | None) -> Tensor:
     columns = [torch.as_tensor(entry, dtype=dtype, device=device) for entry in entries]
     sizes = {column.shape for column in columns if column.dim()}
     if len(sizes) > 1 or any(len(size) != 1 for size in sizes):
@@ -206,15 +202,17 @@ def _pair(name: str, value: object) -> tuple[float, float]:
 
 
 def _seed_and_offset(noise: object) -> tuple[int, int]:
-    if not isinstance(noise, (tuple, list)) or len(noise) != 2:
+    pair = list(noise) if isinstance(noise, (tuple, list)) else []
+    if len(pair) != 2 or not all(isinstance(value, SupportsIndex) for value in pair):
         raise TypeError(
-            f"sampler_step: noise is a {type(noise).__name__}, expected a Tensor like x or a pair "
-            "of ints (seed, offset)"
+            f"sampler_step: noise is {noise!r}, expected a Tensor like x or a pair of ints "
+            "(seed, offset)"
         )
-    for name, value in zip(("seed", "offset"), noise, strict=True):
-        if not 0 <= operator.index(value) < 2**63:
+    seed, offset = (operator.index(value) for value in pair)
+    for name, value in (("seed", seed), ("offset", offset)):
+        if not 0 <= value < 2**63:
             raise ValueError(f"sampler_step: noise {name} is {value}, expected 0 <= {name} < 2**63")
-    return operator.index(noise[0]), operator.index(noise[1])
+    return seed, offset
 
 
 def _needs_grad(*tensors: Tensor | None) -> bool:
@@ -282,17 +280,46 @@ def _fake(
     converted: bool,
     next_input: torch.dtype | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    for tensor in (*model_outputs, *history, anchor, extra, noise):
-        if tensor is not None:
-            torch._check(
-                tensor.shape == x.shape,
-                lambda t=tensor: f"sampler_step: an operand has shape {tuple(t.shape)}, expected "
-                f"{tuple(x.shape)} like x",
-            )
+    operands = [(f"model_outputs[{i}]", t) for i, t in enumerate(model_outputs)]
+    operands += [(f"history[{i}]", t) for i, t in enumerate(history)]
+    optional = (("anchor", anchor), ("extra", extra), ("noise", noise))
+    operands += [(name, t) for name, t in optional if t is not None]
+    for name, operand in operands:
+        _check_like(name, operand, x)
     sample = x.new_empty(x.shape)
     other = x.new_empty(x.shape if converted else 0)
     following = x.new_empty(x.shape, dtype=next_input) if next_input else x.new_empty(0)
     return sample, other, following
+
+
+def _check_like(name: str, operand: Tensor, x: Tensor) -> None:
+    torch._check(
+        operand.shape == x.shape,
+        lambda: (
+            f"sampler_step: {name}: expected shape {tuple(x.shape)} like x, got "
+            f"{tuple(operand.shape)}"
+        ),
+    )
+    torch._check(
+        operand.device == x.device,
+        lambda: f"sampler_step: {name}: expected device {x.device} like x, got {operand.device}",
+    )
+
+
+@torch.library.register_vmap("suffuse::sampler_step")
+def _vmap(info, in_dims, *args):  # type: ignore[no-untyped-def]
+    # One call for each slice, so that noise from a seed is what each slice would have alone.
+    slices = [
+        _op(*(_slice(arg, dims, i) for arg, dims in zip(args, in_dims, strict=True)))
+        for i in range(info.batch_size)
+    ]
+    return tuple(torch.stack(outputs) for outputs in zip(*slices, strict=True)), (0, 0, 0)
+
+
+def _slice(arg, dims, i: int):  # type: ignore[no-untyped-def]
+    if isinstance(arg, (list, tuple)):
+        return [_slice(a, d, i) for a, d in zip(arg, dims, strict=True)] if arg else arg
+    return arg if dims is None else arg.select(dims, i)
 
 
 class _SamplerStep(torch.autograd.Function):

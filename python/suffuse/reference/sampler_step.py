@@ -110,9 +110,7 @@ def philox_normal(
     size = math.prod(shape)
     block = torch.arange((size + 3) // 4, device=device)
     stream = torch.full_like(block, offset)
-    counter = torch.stack(
-        (block & MASK32, block >> 32, stream & MASK32, stream >> 32), dim=-1
-    )
+    counter = torch.stack((block & MASK32, block >> 32, stream & MASK32, stream >> 32), dim=-1)
     bits = philox_bits(counter, (seed & MASK32, seed >> 32)).reshape(-1, 2)
     # Exact before the one rounding to float32, also where the device has no float64.
     half = (bits[:, 0] >> 16).to(torch.float32) * 2.0**-16

@@ -14,7 +14,7 @@ namespace {
 
 template <class N>
 struct Panel {
-  N *qt, *gt, *dqt;  // [D][query], [Dv][query], [D][query]: Q^T times scale log2(e), dO^T, dQ^T
+  N *qt, *gt, *dqt;  // [D][query], [Dv][query], [D][query]: Q^T, dO^T, dQ^T
   N *q, *g;          // [query][padded D], [query][padded Dv]: Q and dO
   N *lse, *delta;    // [query]: in base 2, +inf for a row without keys; rowsum(dO O) - grad_lse
   int64_t first, queries;
@@ -29,6 +29,7 @@ struct Work {
   N *k, *v;        // [key][D], [key][Dv]
   N *dk, *dv;      // [S][padded D], [S][padded Dv]
   int64_t D, Dv, Dl, Dvl;  // l: padded to whole vectors
+  Scale<N> scale;
 };
 
 // P and dS of the keys [key, key + M) for the vectors from J0 on.
@@ -38,15 +39,16 @@ SUFFUSE_INLINE void gradient_tile(const Work<N>& w, const Panel<N>& n, const Vis
   using V = Vec<N>;
   constexpr int M = kTile<W>, L = V::N;
   N *const p = w.p + key * W * L, *const ds = w.ds + key * W * L;
+  const V factor(w.scale.factor);
   V x[M][W];
   clear(x);
   multiply<J0>(x, w.k + key * w.D, w.D, 1, n.qt, W * L, w.D);
   mask<J0>(x, seen.offset + key, seen.keys - key);
 #pragma GCC unroll 4
   for (int j = J0; j < W; ++j) {
-    const V lse = load<V>(n.lse + j * L);
+    const V lse = -load<V>(n.lse + j * L);
 #pragma GCC unroll 16
-    for (int i = 0; i < M; ++i) store(p + (i * W + j) * L, exp2_fast(x[i][j] - lse));
+    for (int i = 0; i < M; ++i) store(p + (i * W + j) * L, exp2_fast(muladd(x[i][j], factor, lse)));
   }
   clear(x);
   multiply<J0>(x, w.v + key * w.Dv, w.Dv, 1, n.gt, W * L, w.Dv);
@@ -135,7 +137,8 @@ void begin_rows(const AttentionGradParams& a, const Panel<N>& n, int64_t b, int6
 }
 
 template <class N, class S>
-void begin_panel(const AttentionGradParams& a, const Panel<N>& n, int64_t b, int64_t h) {
+void begin_panel(const AttentionGradParams& a, const Work<N>& w, const Panel<N>& n, int64_t b,
+                 int64_t h) {
   using V = Vec<N>;
   const AttentionParams& f = a.forward;
   const int64_t lanes = n.width * V::N;
@@ -143,7 +146,7 @@ void begin_panel(const AttentionGradParams& a, const Panel<N>& n, int64_t b, int
   for (int j = 0; j < n.width; ++j) {
     const int64_t r = j * V::N, rows = n.queries - r;
     pack_transposed<N>(n.qt + r, lanes, q + r * f.q.row, f.q.row, rows, f.D,
-                       static_cast<N>(f.scale * kLog2e));
+                       w.scale.sign);
     pack_transposed<N>(n.gt + r, lanes, g + r * a.grad_out.row, a.grad_out.row, rows, f.Dv, N(1));
   }
   pack(n.q, attention_padded(f.D), q, f.q.row, n.queries, f.D);
@@ -170,12 +173,12 @@ void run_block(const AttentionGradParams& a, Work<N>& w, int64_t b, int64_t h, i
   const int64_t begin = block * f.block_rows, end = smaller(f.T, begin + f.block_rows);
   const int64_t g = h / (f.H / f.G);
   w.count = cut_into_panels<N>(w.panels, begin, end - begin);
-  for (int64_t i = 0; i < w.count; ++i) begin_panel<N, S>(a, w.panels[i], b, h);
+  for (int64_t i = 0; i < w.count; ++i) begin_panel<N, S>(a, w, w.panels[i], b, h);
   const int64_t keys = key_end(f, end - 1);
   for (int64_t key = 0; key < keys; key += kKeys) {
     const int64_t rows = smaller<int64_t>(kKeys, keys - key);
-    pack(w.k, f.D, at<S>(f.k, b, key, g), f.k.row, rows, f.D);
-    pack(w.v, f.Dv, at<S>(f.v, b, key, g), f.v.row, rows, f.Dv);
+    pack_keys(w.k, at<S>(f.k, b, key, g), f.k.row, rows, f.D);
+    pack_keys(w.v, at<S>(f.v, b, key, g), f.v.row, rows, f.Dv);
     for (int64_t i = 0; i < w.count; ++i) {
       const Panel<N>& n = w.panels[i];
       const Visible seen = visible(f, n.first, n.queries, key);
@@ -218,10 +221,6 @@ void lay_out(Scratch& s, Work<N>& w, const AttentionGradParams& a) {
   constexpr int64_t L = Vec<N>::N, lanes = kWidest * L;
   const int64_t rows = smaller(f.block_rows, f.T), keys = smaller<int64_t>(kKeys, f.S) + kSlack;
   const int64_t most = rows / lanes + 1;
-  w.D = f.D;
-  w.Dv = f.Dv;
-  w.Dl = attention_padded(f.D);
-  w.Dvl = attention_padded(f.Dv);
   w.panels = s.take<Panel<N>>(most);
   w.p = s.take<N>(keys * lanes);
   w.ds = s.take<N>(keys * lanes);
@@ -246,7 +245,12 @@ void run_range(const AttentionGradParams& a, int64_t begin, int64_t end) {
   const AttentionParams& f = a.forward;
   const int64_t size = workspace_size<N>(f), heads = f.H / f.G;
   Scratch scratch;
-  Work<N> w;
+  Work<N> w{};
+  w.D = f.D;
+  w.Dv = f.Dv;
+  w.Dl = attention_padded(f.D);
+  w.Dvl = attention_padded(f.Dv);
+  w.scale = Scale<N>(f.scale);
   lay_out(scratch, w, a);
   scratch.allocate();
   lay_out(scratch, w, a);

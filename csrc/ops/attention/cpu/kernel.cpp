@@ -17,7 +17,7 @@ constexpr int kLazy = 8;
 
 template <class N>
 struct Panel {
-  N *qt, *ot;    // [D][query], [Dv][query]: Q^T times scale log2(e), O^T before its division
+  N *qt, *ot;    // [D][query], [Dv][query]: Q^T, O^T before its division
   N *top, *sum;  // [query]: the softmax states
   int64_t first, queries;
   int width;  // in vectors
@@ -30,6 +30,7 @@ struct Work {
   N *weights;  // [key][query] of one panel and key block
   N *k, *v;    // [key][D], [key][Dv]
   int64_t D, Dv;
+  Scale<N> scale;
 };
 
 // Rare: the reference moves up to the tile's largest scores; all that was formed with the old one is scaled.
@@ -64,7 +65,8 @@ SUFFUSE_INLINE void weights_of_tile(const Work<N>& w, const Panel<N>& p, const V
   multiply<J0>(score, w.k + key * w.D, w.D, 1, p.qt, W * V::N, w.D);
   mask<J0>(score, seen.offset + key, seen.keys - key);
 
-  V largest[W], top[W];
+  const V factor(w.scale.factor);
+  V largest[W];
   Mask<V> over = first<V>(0);
 #pragma GCC unroll 4
   for (int j = 0; j < W; ++j) {
@@ -73,18 +75,18 @@ SUFFUSE_INLINE void weights_of_tile(const Work<N>& w, const Panel<N>& p, const V
     largest[j] = score[0][j];
 #pragma GCC unroll 16
     for (int i = 1; i < M; ++i) largest[j] = max(largest[j], score[i][j]);
-    top[j] = load<V>(p.top + j * V::N);
-    over = over | (largest[j] - V(kLazy) > top[j]);
+    largest[j] *= factor;
+    over = over | (largest[j] - V(kLazy) > load<V>(p.top + j * V::N));
   }
   if (__builtin_expect(any(over), 0)) raise<W>(w, p, largest, key);
 
 #pragma GCC unroll 4
   for (int j = J0; j < W; ++j) {
-    const V reference = load<V>(p.top + j * V::N);
+    const V reference = -load<V>(p.top + j * V::N);
     V sum = load<V>(p.sum + j * V::N);
 #pragma GCC unroll 16
     for (int i = 0; i < M; ++i) {
-      const V weight = exp2_fast(score[i][j] - reference);
+      const V weight = exp2_fast(muladd(score[i][j], factor, reference));
       sum += weight;
       store(w.weights + ((key + i) * W + j) * V::N, weight);
     }
@@ -104,12 +106,13 @@ __attribute__((noinline)) void attend(const Work<N>& w, const Panel<N>& p, const
 }
 
 template <class N, class S>
-void begin_panel(const AttentionParams& a, const Panel<N>& p, int64_t b, int64_t h) {
+void begin_panel(const AttentionParams& a, const Work<N>& w, const Panel<N>& p, int64_t b,
+                 int64_t h) {
   using V = Vec<N>;
   const int64_t lanes = p.width * V::N;
   for (int j = 0; j < p.width; ++j) {
     pack_transposed<N>(p.qt + j * V::N, lanes, at<S>(a.q, b, p.first + j * V::N, h), a.q.row,
-                       p.queries - j * V::N, a.D, static_cast<N>(a.scale * kLog2e));
+                       p.queries - j * V::N, a.D, w.scale.sign);
     const SoftmaxState<V> state;
     store(p.top + j * V::N, state.top);
     store(p.sum + j * V::N, state.sum);
@@ -136,12 +139,12 @@ void run_block(const AttentionParams& a, Work<N>& w, int64_t b, int64_t h, int64
   const int64_t begin = block * a.block_rows, end = smaller(a.T, begin + a.block_rows);
   const int64_t g = h / (a.H / a.G);
   w.count = cut_into_panels<N>(w.panels, begin, end - begin);
-  for (int64_t i = 0; i < w.count; ++i) begin_panel<N, S>(a, w.panels[i], b, h);
+  for (int64_t i = 0; i < w.count; ++i) begin_panel<N, S>(a, w, w.panels[i], b, h);
   const int64_t keys = key_end(a, end - 1);
   for (int64_t key = 0; key < keys; key += kKeys) {
     const int64_t rows = smaller<int64_t>(kKeys, keys - key);
-    pack(w.k, a.D, at<S>(a.k, b, key, g), a.k.row, rows, a.D);
-    pack(w.v, a.Dv, at<S>(a.v, b, key, g), a.v.row, rows, a.Dv);
+    pack_keys(w.k, at<S>(a.k, b, key, g), a.k.row, rows, a.D);
+    pack_keys(w.v, at<S>(a.v, b, key, g), a.v.row, rows, a.Dv);
     for (int64_t i = 0; i < w.count; ++i) {
       const Panel<N>& p = w.panels[i];
       const Visible seen = visible(a, p.first, p.queries, key);
@@ -156,8 +159,6 @@ void lay_out(Scratch& s, Work<N>& w, const AttentionParams& a) {
   constexpr int64_t L = Vec<N>::N, lanes = kWidest * L;
   const int64_t rows = smaller(a.block_rows, a.T), keys = smaller<int64_t>(kKeys, a.S) + kSlack;
   const int64_t most = rows / lanes + 1;
-  w.D = a.D;
-  w.Dv = a.Dv;
   w.panels = s.take<Panel<N>>(most);
   w.weights = s.take<N>(keys * lanes);
   w.k = s.take<N>(keys * a.D + kSlack);
@@ -175,7 +176,10 @@ template <class S>
 void run_range(const AttentionParams& a, int64_t begin, int64_t end) {
   using N = Accumulator<S>;
   Scratch scratch;
-  Work<N> w;
+  Work<N> w{};
+  w.D = a.D;
+  w.Dv = a.Dv;
+  w.scale = Scale<N>(a.scale);
   lay_out(scratch, w, a);
   scratch.allocate();
   lay_out(scratch, w, a);

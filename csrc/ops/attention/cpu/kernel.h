@@ -5,8 +5,9 @@
 #include "ops/attention/params.h"
 
 namespace suffuse {
-// Throws. Defined in bind.cpp, so that no string is built in a file that is compiled for one ISA.
-[[noreturn]] void attention_out_of_memory(int64_t bytes);
+// At least so many bytes of the calling thread's own, at a cache line; valid until its next call. Kept between calls,
+// since fresh pages cost more than a short sequence. Defined in bind.cpp, which is compiled for every CPU.
+void* attention_scratch(int64_t bytes);
 }  // namespace suffuse
 
 // out and lse of the units [begin, end) of B H blocks; unit u is a block of (batch, head) u / blocks.

@@ -6,7 +6,6 @@
 #pragma once
 
 #include <cstdint>
-#include <cstdlib>
 #include <type_traits>
 
 #include "math/online_softmax.h"
@@ -31,13 +30,26 @@ constexpr int kTile = W == 2 ? 6 : 8;
 #endif
 constexpr int kKeys = 96;      // keys of a block: whole tiles of 6, 8 and 16
 constexpr int kSlack = 16;     // rows and columns that a last tile may read past the end of a block
-constexpr int kAlign = 64;
 
 constexpr double kLog2e = 1.44269504088896340735992468100189214;
 
 // Sums are double for double and float for the rest.
 template <class S>
 using Accumulator = std::conditional_t<std::is_same_v<S, double>, double, float>;
+
+// A weight is 2^(factor (sign q) k - reference), the product rounded once where the machine fuses: scaled queries would
+// cost an error that grows with the score. The factor is positive, so that the order of scores stays and -inf times it
+// too; the sign of the scale, or its zero, goes to the queries.
+template <class N>
+struct Scale {
+  N factor = 1, sign = 1;
+
+  Scale() = default;
+  SUFFUSE_INLINE explicit Scale(double scale)
+      : factor(static_cast<N>(__builtin_fabs(scale) * kLog2e)), sign(scale < 0 ? N(-1) : N(1)) {
+    if (factor == 0) factor = 1, sign = 0;
+  }
+};
 
 template <class T>
 SUFFUSE_INLINE T smaller(T a, T b) {
@@ -188,7 +200,7 @@ SUFFUSE_INLINE void accumulate(N* out, const N* a, int64_t lda, const N* b, cons
   if (c < columns) accumulate_columns<half, W>(out, a, lda, b, seen, c);
 }
 
-// to[r ldt + c] = from[r ldf + c], widened. Up to kSlack elements after the last row are overwritten.
+// to[r ldt + c] = from[r ldf + c], widened. The kSlack elements after the last row are overwritten.
 template <class N, class S>
 SUFFUSE_INLINE void pack(N* to, int64_t ldt, const S* from, int64_t ldf, int64_t rows,
                          int64_t columns) {
@@ -201,6 +213,14 @@ SUFFUSE_INLINE void pack(N* to, int64_t ldt, const S* from, int64_t ldf, int64_t
     if (whole < columns)
       store(y + whole, load<V>(x + whole, static_cast<int>(columns - whole)));
   }
+}
+// A key block. A last tile reads up to kSlack rows and columns more; they are 0, for leftovers could be subnormal numbers,
+// which are slow.
+template <class N, class S>
+SUFFUSE_INLINE void pack_keys(N* to, const S* from, int64_t ldf, int64_t rows, int64_t columns) {
+  pack(to, columns, from, ldf, rows, columns);
+  const int64_t slack = (rows < kKeys ? kSlack * columns : 0) + kSlack;
+  __builtin_memset(to + rows * columns, 0, static_cast<size_t>(slack) * sizeof(N));
 }
 
 // to[c ldt + r] = factor from[r ldf + c] for lanes r of one vector; rows >= `rows` are 0
@@ -257,30 +277,25 @@ SUFFUSE_INLINE S* at(const AttentionTensor& t, int64_t batch, int64_t row, int64
   return static_cast<S*>(t.data) + batch * t.batch + row * t.row + head * t.head;
 }
 
-// One allocation that a range of units shares, cut into arrays that begin at cache lines. Used twice: once to add up
-// the sizes, once to hand out the arrays.
+// The calling thread's memory, cut into arrays that begin at cache lines. Walked twice: once to add up the sizes, once
+// to hand out the arrays. What an array holds at first is of no consequence: tiles may read past the data, but every
+// lane and row that does so is masked or never stored.
 class Scratch {
  public:
-  Scratch() = default;
-  ~Scratch() { std::free(data_); }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-
   template <class T>
   T* take(int64_t count) {
     const int64_t at = used_;
     used_ += (count * static_cast<int64_t>(sizeof(T)) + kAlign - 1) / kAlign * kAlign;
     return data_ == nullptr ? nullptr : reinterpret_cast<T*>(data_ + at);
   }
-  // Zeroed, so that what lies beyond the data is never a subnormal or NaN.
   void allocate() {
-    data_ = static_cast<char*>(std::aligned_alloc(kAlign, static_cast<size_t>(used_)));
-    if (data_ == nullptr) attention_out_of_memory(used_);
-    __builtin_memset(data_, 0, static_cast<size_t>(used_));
+    data_ = static_cast<char*>(attention_scratch(used_));
     used_ = 0;
   }
 
  private:
+  static constexpr int64_t kAlign = 64;
+
   char* data_ = nullptr;
   int64_t used_ = 0;
 };

@@ -37,46 +37,57 @@ SUFFUSE_INLINE T value_of(typename MagnitudeKey<T>::Key key) {
   return value;
 }
 
-// The entry of that rank in ascending order, and how many entries are up to it.
-template <class Key>
-struct Selected {
-  Key key;
-  int64_t up_to;
-};
+constexpr int kDigit = 11;     // bits of a key that one pass looks at
+constexpr int kDigits = 1 << kDigit;
 
+// How many entries have each digit. Four tables in turn, so that equal digits in a row do not wait for each other.
 template <class T>
-Selected<typename MagnitudeKey<T>::Key> select_rank(const T* values, int64_t n, int64_t rank) {
-  using Key = typename MagnitudeKey<T>::Key;
-  constexpr int kDigit = 11;
-  int64_t counts[1 << kDigit];
-  Key known = 0;     // the digits found so far
-  int64_t less = 0;  // entries below all that begin with them
-  int64_t equal = n;
-  for (int top = 8 * sizeof(T) - 1; top > 0;) {  // without the sign
-    const int shift = top > kDigit ? top - kDigit : 0;
-    for (int64_t& count : counts) count = 0;
-    for (int64_t i = 0; i < n; i++) {
-      const Key key = key_of(values[i]);
-      if (key >> top == known >> top) counts[(key >> shift) & ((1 << (top - shift)) - 1)]++;
+void count_digits(const T* values, int64_t n, int shift, int64_t (&counts)[kDigits]) {
+  uint32_t tables[4][kDigits];
+  for (int64_t& count : counts) count = 0;
+  for (int64_t start = 0; start < n; start += INT32_MAX) {
+    const int64_t stop = n - start < INT32_MAX ? n : start + INT32_MAX;
+    __builtin_memset(tables, 0, sizeof tables);
+    for (int64_t i = start; i < stop; i++) {
+      tables[i & 3][key_of(values[i]) >> shift & (kDigits - 1)]++;
     }
-    int digit = 0;
-    while (less + counts[digit] <= rank) less += counts[digit++];
-    equal = counts[digit];
-    known |= static_cast<Key>(digit) << shift;
-    top = shift;
+    for (int d = 0; d < kDigits; d++) {
+      counts[d] += int64_t(tables[0][d]) + tables[1][d] + tables[2][d] + tables[3][d];
+    }
   }
-  return {known, less + equal};
 }
 
-// The smallest entry above a key.
+// The entry of a rank in ascending order, and the one after it.
 template <class T>
-T next_above(const T* values, int64_t n, typename MagnitudeKey<T>::Key key) {
-  auto best = ~typename MagnitudeKey<T>::Key(0);
-  for (int64_t i = 0; i < n; i++) {
-    const auto candidate = key_of(values[i]);
-    best = candidate > key && candidate < best ? candidate : best;
+struct Neighbours {
+  T below, above;
+};
+
+// Radix selection from the top digit down. Destroys values: after each pass those with the wanted digits are at the front.
+template <class T>
+Neighbours<T> select_rank(T* values, int64_t n, int64_t rank) {
+  using Key = typename MagnitudeKey<T>::Key;
+  Key next = ~Key(0);                            // smallest key above the wanted digits
+  for (int top = 8 * sizeof(T) - 1; top > 0;) {  // without the sign
+    const int shift = top > kDigit ? top - kDigit : 0;
+    int64_t counts[kDigits];
+    count_digits(values, n, shift, counts);
+    Key digit = 0;
+    while (counts[digit] <= rank) rank -= counts[digit++];
+    int64_t kept = 0;
+    for (int64_t i = 0; i < n; i++) {
+      const T value = values[i];
+      const Key key = key_of(value), own = key >> shift & (kDigits - 1);
+      const Key above = own > digit ? key : ~Key(0);
+      next = above < next ? above : next;
+      values[kept] = value;
+      kept += own == digit;
+    }
+    n = kept;
+    top = shift;
   }
-  return value_of<T>(best);
+  const T below = values[0];  // all that are left are equal
+  return {below, rank + 1 < n ? below : value_of<T>(next)};
 }
 
 template <class T>
@@ -87,14 +98,12 @@ bool any_nan(const T* values, int64_t n) {
 }
 
 template <class T>
-T scale_of(const T* values, int64_t n, double quantile, double maximum) {
+T scale_of(T* values, int64_t n, double quantile, double maximum) {
   if (any_nan(values, n)) return static_cast<T>(NAN);
   const QuantileRank rank = quantile_rank(quantile, n);
-  const auto found = select_rank(values, n, rank.below);
-  const T below = value_of<T>(found.key);
-  const bool last = rank.fraction == 0 || found.up_to > rank.below + 1;
-  const T above = last ? below : next_above(values, n, found.key);
-  return threshold_scale(below, above, rank.fraction, static_cast<T>(maximum));
+  const Neighbours<T> found = select_rank(values, n, rank.below);
+  const T above = rank.fraction == 0 ? found.below : found.above;
+  return threshold_scale(found.below, above, rank.fraction, static_cast<T>(maximum));
 }
 
 }  // namespace
@@ -111,7 +120,7 @@ void sampler_step_scales(const SamplerStepParams& p, int64_t begin, int64_t end)
   visit_dtype(p.x_type, [&](auto x) {
     using T = Arithmetic<typename decltype(x)::type>;
     for (int64_t b = begin; b < end; b++) {
-      const T* values = static_cast<const T*>(p.magnitudes) + b * p.elements;
+      T* values = static_cast<T*>(p.magnitudes) + b * p.elements;
       static_cast<T*>(p.scales)[b] = scale_of(values, p.elements, p.quantile, p.maximum);
     }
   });

@@ -1,0 +1,54 @@
+// Launches the CUDA kernels of sampler_step.
+#include "ops/sampler_step/cuda/launch.h"
+
+#include <cuda_runtime.h>
+
+#include <string>
+
+#include "common/error.h"
+#include "ops/sampler_step/cuda/kernel.cuh"
+
+namespace suffuse {
+namespace {
+
+void check_launch(const char* kernel) {
+  const cudaError_t error = cudaGetLastError();
+  if (error != cudaSuccess) {
+    throw Error(std::string("sampler_step: ") + kernel + ": " + cudaGetErrorString(error));
+  }
+}
+
+template <class X, class M>
+void launch(const SamplerStepParams& p, cudaStream_t stream) {
+  if (p.scales) {
+    const LaunchShape shape = sampler_step_scales_shape(p);
+    sampler_step_scales_kernel<X, M>
+        <<<static_cast<unsigned>(shape.blocks), shape.threads, shape.shared_bytes, stream>>>(p);
+    check_launch("the quantile kernel");
+  }
+  constexpr int kGroup = sampler_step_group(sizeof(X), sizeof(M));
+  const LaunchShape shape = sampler_step_shape(p);
+  sampler_step_kernel<X, M, kGroup>
+      <<<static_cast<unsigned>(shape.blocks), shape.threads, shape.shared_bytes, stream>>>(p);
+  check_launch("the step kernel");
+}
+
+}  // namespace
+
+void sampler_step_cuda(const SamplerStepParams& p, void* stream) {
+  if (p.scales && (p.elements > INT32_MAX || p.batch > INT32_MAX)) {
+    throw Error("sampler_step: x: expected less than 2^31 samples and elements in each with a "
+                "threshold on CUDA, got " + std::to_string(p.batch) + " and " + std::to_string(p.elements));
+  }
+  visit_dtype(p.x_type, [&](auto x) {
+    visit_dtype(p.model_type, [&](auto m) {
+      using X = typename decltype(x)::type;
+      using M = typename decltype(m)::type;
+      if constexpr ((sizeof(X) == 8) == (sizeof(M) == 8)) {
+        launch<X, M>(p, static_cast<cudaStream_t>(stream));
+      }
+    });
+  });
+}
+
+}  // namespace suffuse

@@ -1,0 +1,82 @@
+"""Example calls of sampler_step for its tests, and the error rule on every output of one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from suffuse.ops import SamplerStep, sampler_step, step_coefficients
+from suffuse.reference import sampler_step as formula
+from suffuse.testing import assert_close_to_reference
+
+OP = torch.ops.suffuse.sampler_step.default
+FLOAT, HALF, BF16, DOUBLE = torch.float32, torch.float16, torch.bfloat16, torch.float64
+MIXES = [(x, m) for x in (FLOAT, BF16, HALF) for m in (FLOAT, BF16, HALF)] + [(DOUBLE, DOUBLE)]
+
+# Relative errors that are always allowed: the kernel rounds in another order than the plain version does.
+FLOOR = {FLOAT: 1e-7, HALF: 1e-5, BF16: 1e-4, DOUBLE: 1e-15}
+MADE_NOISE_FLOOR = 1e-6  # a normal number made in the kernel, against one made in float64
+
+Call = tuple[Tensor, list[Tensor], Tensor, dict[str, Any]]
+
+
+def coefficients(outputs: int, history: int, rows: int | None = None, **others: Any) -> Tensor:
+    """[21], or [rows, 21] with rows that differ, in float64: weights for that many operands."""
+    entries: dict[str, Any] = {
+        "x": 0.7, "model": -0.2, "data": 0.9, "history": [0.5, -0.3, 0.2, -0.1][:history],
+        "data_from_x": 1.3, "data_from_model": -0.8, "clip": 1.5, "converted": (0.2, 0.5, -0.6),
+        "next_scale": 0.4, "guidance": [2.5, -1.5, 0.3, -0.2][:outputs],
+    }  # fmt: skip
+    entries.update(others)
+    if rows is not None:
+        entries["x"] = torch.linspace(-1, 1, rows, dtype=DOUBLE)
+        entries["next_scale"] = [0.5 + row for row in range(rows)]
+    return step_coefficients(**entries, dtype=DOUBLE)
+
+
+def example(
+    shape: tuple[int, ...] = (3, 5, 7),
+    dtype: torch.dtype = FLOAT,
+    model_dtype: torch.dtype | None = None,
+    *,
+    outputs: int = 1,
+    history: int = 0,
+    operands: tuple[str, ...] = (),
+    per_sample: bool = False,
+    clip: float = 1.5,
+    **options: Any,
+) -> Call:
+    """A call with random operands; ``operands`` names those of anchor, extra and noise that it has."""
+    x = torch.randn(shape).to(dtype)
+    models = [torch.randn(shape).to(model_dtype or dtype) for _ in range(outputs)]
+    kwargs = {name: torch.randn(shape).to(dtype) for name in operands} | options
+    kwargs["history"] = [torch.randn(shape).to(dtype) for _ in range(history)]
+    weights = {name: 0.35 for name in kwargs if name in ("anchor", "extra", "noise")}
+    table = coefficients(outputs, history, shape[0] if per_sample else None, clip=clip, **weights)
+    return x, models, table, kwargs
+
+
+def cast(value: Any, dtype: torch.dtype) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(dtype)
+    return [cast(v, dtype) for v in value] if isinstance(value, list) else value
+
+
+def check(x: Tensor, models: list[Tensor], table: Tensor, kwargs: dict[str, Any]) -> SamplerStep:
+    """The error rule on every output, with the coefficients that the kernel sees."""
+    table = table if x.dtype == DOUBLE else table.float()
+    actual = sampler_step(x, models, table, **kwargs)
+    plain = formula.sampler_step(x, models, table, **kwargs)
+    wide = {name: cast(value, DOUBLE) for name, value in kwargs.items()}
+    wide["next_input"] = DOUBLE if kwargs.get("next_input") else None
+    reference = formula.sampler_step(x.double(), cast(models, DOUBLE), table.double(), **wide)
+    extra = MADE_NOISE_FLOOR if isinstance(kwargs.get("noise"), tuple) else 0
+    for name, a, p, r in zip(SamplerStep._fields, actual, plain, reference, strict=True):
+        if p is None or r is None:
+            assert a is None, name
+        else:
+            assert a is not None and a.is_contiguous(), name
+            assert_close_to_reference(a, p, r, FLOOR[a.dtype] + extra, name)
+    return actual
