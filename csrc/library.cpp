@@ -10,7 +10,7 @@ namespace {
 
 std::string cpu_isa() { return suffuse::isa_name(suffuse::current_isa()); }
 
-void set_cpu_isa(std::string name) { suffuse::set_isa(name); }
+void set_cpu_isa(std::string name) { suffuse::set_isa(name.c_str()); }
 
 }  // namespace
 

@@ -40,6 +40,10 @@ def source(path: str) -> str:
     return file.read_text() if file.exists() else ""
 
 
+def files_of_tests(op: str) -> list[Path]:
+    return sorted((ROOT / "tests" / "ops").glob(f"test_{op}*.py"))
+
+
 def has_schema(op: str) -> bool:
     schemas = source("csrc/library.cpp")
     return all(f'"{name}(' in schemas for name in info.OPS[op])
@@ -70,7 +74,9 @@ LAYERS = {
     "fake": has_fake,
     "autograd": has_autograd,
     "reference": lambda op: f"def {op}(" in source(f"python/suffuse/reference/{op}.py"),
-    "test": lambda op: "opcheck" in source(f"tests/ops/test_{op}.py"),
+    "test": lambda op: bool(source(f"tests/ops/test_{op}.py")),
+    "opcheck": lambda op: any("opcheck(" in f.read_text() for f in files_of_tests(op)),
+    "gradgradcheck": lambda op: any("gradgradcheck(" in f.read_text() for f in files_of_tests(op)),
     "emulated_test": lambda op: bool(source(f"tests/emulated/test_{op}.py")),
     "benchmark": has_benchmark,
 }
@@ -108,6 +114,8 @@ def test_public_functions_say_shapes_and_sources() -> None:
         assert re.search(r"\[B, ", doc), f"{op}: no shape in the docstring"
 
 
+# What every layer may use: it imports nothing of the project.
+FOUNDATION = {"suffuse._config"}
 # Layer -> the layers that it may import. What is absent may import everything.
 IMPORTS = {
     "reference": {"reference"},

@@ -1,4 +1,4 @@
-"""Our vector words beside torch's at::vec: compiles choice.cpp for AVX2 and AVX-512 and runs it on one core.
+"""Our vector words beside torch's at::vec: compiles choice.cpp for AVX2 and AVX-512 and runs it.
 
     python benchmarks/simd_choice/run.py
 

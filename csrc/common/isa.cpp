@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <string>
 
 #include "common/error.h"
 
@@ -86,7 +87,7 @@ Isa current_isa() {
   return static_cast<Isa>(isa);
 }
 
-void set_isa(const std::string& name) {
+void set_isa(const char* name) {
   g_isa.store(static_cast<int>(isa_from_name(name)), std::memory_order_relaxed);
 }
 

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 
 #if defined(__x86_64__) || defined(_M_X64)
 #define SUFFUSE_X86 1
@@ -18,7 +17,7 @@ enum class Isa : int32_t { scalar, avx2, avx512, avx512_bf16 };
 // The one in use. Throws Error if SUFFUSE_CPU_ISA names an unknown or unsupported one.
 Isa current_isa();
 // Forces one by name ("scalar", "avx2", "avx512", "avx512_bf16", or "auto"); throws Error if this CPU lacks it.
-void set_isa(const std::string& name);
+void set_isa(const char* name);
 const char* isa_name(Isa isa);
 bool isa_supported(Isa isa);
 

@@ -1,5 +1,6 @@
-// The formula of a sampler step for one element, or one vector of them: F is float, double or Vec of either.
-// Every sum is a chain of fused multiply-adds in a fixed order, so that all ISAs and the GPU give the same bits.
+// The formula of a sampler step for one element, or one vector of them: F is float, double or Vec
+// of either. Every sum is a chain of fused multiply-adds in a fixed order, so that all ISAs and the
+// GPU give the same bits.
 #pragma once
 
 #include "math/scalar.h"
@@ -37,8 +38,7 @@ SUFFUSE_HD SUFFUSE_INLINE F step_sample(const StepWeights<W>& w, F x, F model, F
 // o_x x + o_F F + o_D D.
 template <class F, class W>
 SUFFUSE_HD SUFFUSE_INLINE F step_converted(const StepWeights<W>& w, F x, F model, F data) {
-  return fma(F(w.converted_data), data,
-             fma(F(w.converted_model), model, F(w.converted_x) * x));
+  return fma(F(w.converted_data), data, fma(F(w.converted_model), model, F(w.converted_x) * x));
 }
 
 // Between two neighbours of an ordered sample, as torch.quantile does.

@@ -1,8 +1,10 @@
-// The state of a softmax that sees its scores piece by piece (Milakov and Gimelshein 2018; Dao et al. 2022).
+// The state of a softmax that sees its scores piece by piece (Milakov and Gimelshein 2018; Dao et
+// al. 2022).
 //
-// F is float, double or a vector of them: lanes are independent rows. Scores are in base 2: a caller folds log2(e)
-// into them, and lse() is back in natural units. One rule for empty rows: a row without a score above -inf has sum 0,
-// inverse() 0 and lse() -inf, and never meets (-inf) - (-inf), for the reference starts at a finite number.
+// F is float, double or a vector of them: lanes are independent rows. Scores are in base 2: a
+// caller folds log2(e) into them, and lse() is back in natural units. One rule for empty rows: a
+// row without a score above -inf has sum 0, inverse() 0 and lse() -inf, and never meets (-inf) -
+// (-inf), for the reference starts at a finite number.
 #pragma once
 
 #include <limits>
@@ -36,7 +38,8 @@ struct SoftmaxState {
   F top = F(kLowest);  // the reference: at least the largest score, once raised
   F sum = F(0);        // of 2^(score - top)
 
-  // Moves the reference up to score where that is larger. Returns the factor for all that was summed with the old one.
+  // Moves the reference up to score where that is larger. Returns the factor for all that was
+  // summed with the old one.
   SUFFUSE_HD SUFFUSE_INLINE F raise(F score) {
     const F next = max(score, top);  // a NaN score is kept out here and reaches the sum as 2^NaN
     const F keep = exp2_fast(top - next);

@@ -1,9 +1,11 @@
-// Counter-based random numbers: Philox4x32-10 (Salmon et al. 2011) and normal numbers from them (Box and Muller 1958).
+// Counter-based random numbers: Philox4x32-10 (Salmon et al. 2011) and normal numbers from them
+// (Box and Muller 1958).
 //
-// Element i of a tensor, in contiguous order, is made from block i / 4 alone: counter words (low i / 4, high i / 4,
-// low offset, high offset), key (low seed, high seed). Of the four words that come out, elements 4b and 4b + 1 are r cos
-// and r sin of (c0, c1), elements 4b + 2 and 4b + 3 of (c2, c3). Only fused multiply-adds, products and square roots occur
-// after that, so that every ISA and the GPU give the same bits.
+// Element i of a tensor, in contiguous order, is made from block i / 4 alone: counter words (low i
+// / 4, high i / 4, low offset, high offset), key (low seed, high seed). Of the four words that come
+// out, elements 4b and 4b + 1 are r cos and r sin of (c0, c1), elements 4b + 2 and 4b + 3 of (c2,
+// c3). Only fused multiply-adds, products and square roots occur after that, so that every ISA and
+// the GPU give the same bits.
 #pragma once
 
 #include <cstdint>
@@ -41,8 +43,8 @@ SUFFUSE_HD SUFFUSE_INLINE PhiloxBlock philox(uint64_t counter, uint64_t offset, 
   return philox(block, static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32));
 }
 
-// -2 log u for a positive normal u: u = 2^e (1 + f) with |f| small, log(1 + f) = f + f^2 (f P(f) - 1/2). P is the best
-// polynomial for the relative error, which is below 2e-7, rounding included.
+// -2 log u for a positive normal u: u = 2^e (1 + f) with |f| small, log(1 + f) = f + f^2 (f P(f) -
+// 1/2). P is the best polynomial for the relative error, which is below 2e-7, rounding included.
 template <class F, class I>
 SUFFUSE_HD SUFFUSE_INLINE F minus_two_log(F u) {
   const I sqrt_half(0x3f3504f3);
@@ -61,10 +63,12 @@ SUFFUSE_HD SUFFUSE_INLINE F minus_two_log(F u) {
   return F(-2.f) * fma(e, F(0.693147180559945f), log_mantissa);
 }
 
-// Two independent standard normal numbers from two random words. F is float or a vector of floats, I its integers.
+// Two independent standard normal numbers from two random words. F is float or a vector of floats,
+// I its integers.
 template <class F, class I>
 SUFFUSE_HD SUFFUSE_INLINE void box_muller(I radius, I angle, F& cosine, F& sine) {
-  // u = (radius + 1/2) / 2^32 with one rounding: in (0, 1], and its small values reach to 6.7 standard deviations.
+  // u = (radius + 1/2) / 2^32 with one rounding: in (0, 1], and its small values reach to 6.7
+  // standard deviations.
   const F low = fma(to_float(radius & I(0xffff)), F(0x1p-32f), F(0x1p-33f));
   const F u = fma(to_float(shr<16>(radius)), F(0x1p-16f), low);
   const F r = sqrt(minus_two_log<F, I>(u));

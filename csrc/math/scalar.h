@@ -1,8 +1,8 @@
-// The words of csrc/simd/vec.h for one float or double, on the host and on the device, so that a formula in csrc/math
-// is written once. Vec's own words are found through its arguments.
+// The words of csrc/simd/vec.h for one float or double, on the host and on the device, so that a
+// formula in csrc/math is written once. Vec's own words are found through its arguments.
 //
-// Everything is inlined by force: host code in here is compiled under several ISAs, and a shared out-of-line copy could be
-// the one of an ISA that this CPU lacks.
+// Everything is inlined by force: host code in here is compiled under several ISAs, and a shared
+// out-of-line copy could be the one of an ISA that this CPU lacks.
 #pragma once
 
 #include <math.h>

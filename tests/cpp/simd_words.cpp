@@ -3,6 +3,7 @@
 #include <type_traits>
 
 #include "check.h"
+#include "simd/pairs.h"
 #include "simd/vec.h"
 
 using namespace suffuse::SUFFUSE_ISA;
@@ -239,6 +240,37 @@ void test_across_lanes() {
     for (int j = 0; j < N; ++j) equal("transpose", lane(rows[i], j), T(100 * j + i), i, j);
 }
 
+void test_pair_words() {
+  using D = Vec<double>;
+  using F = Vec<float>;
+  for (int round = 0; round < 1000; ++round) {
+    uint64_t a[D::N], b[D::N];
+    double x[D::N], y[D::N], product[D::N];
+    for (int i = 0; i < D::N; ++i) {
+      a[i] = check::random_word();
+      b[i] = check::random_word();
+    }
+    std::memcpy(x, a, sizeof x);
+    std::memcpy(y, b, sizeof y);
+    store(product, from_bits<D>(multiply_words(bits(load<D>(x)), bits(load<D>(y)))));
+    for (int i = 0; i < D::N; ++i) {
+      const uint64_t expected = (a[i] & 0xffffffff) * (b[i] & 0xffffffff);
+      equal("multiply_words", product[i], check::bit_cast<double>(expected));
+    }
+  }
+  float even[F::N], odd[F::N];
+  for (int i = 0; i < F::N; ++i) {
+    even[i] = 2.f * i;
+    odd[i] = 2.f * i + 1;
+  }
+  F front = load<F>(even), back = load<F>(odd);
+  interleave(front, back);
+  for (int i = 0; i < F::N; ++i) {
+    equal("interleave", lane(front, i), static_cast<float>(i), i);
+    equal("interleave", lane(back, i), static_cast<float>(F::N + i), i);
+  }
+}
+
 template <class V>
 void test_all() {
   test_arithmetic<V>();
@@ -255,5 +287,6 @@ void test_all() {
 int main() {
   test_all<Vec<float>>();
   test_all<Vec<double>>();
+  test_pair_words();
   return check::result("simd_words");
 }

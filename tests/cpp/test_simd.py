@@ -1,7 +1,7 @@
-"""The SIMD words and math functions: C++ programs compiled once per ISA, with the flags of the product, and run.
+"""The SIMD words and math functions: C++ programs compiled per ISA with the product flags, and run.
 
-SUFFUSE_ULP_STRIDE sets which floats the math functions are checked on (every n-th bit pattern; 1 is every float and
-takes about 40 minutes per ISA).
+SUFFUSE_ULP_STRIDE sets which floats the math functions are checked on: every n-th bit pattern; 1 is
+every float and takes about 40 minutes per ISA.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
-COMMON_FLAGS = "-O3 -std=c++17 -fPIC -fvisibility=hidden -fno-math-errno -ffp-contract=off -Wall -Wextra -Werror"
+COMMON_FLAGS = [
+    *("-O3", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-math-errno", "-ffp-contract=off"),
+    *("-Wall", "-Wextra", "-Werror"),
+]
 ULP_STRIDE = os.environ.get("SUFFUSE_ULP_STRIDE", "1021")
 
 
 def isa_flags() -> dict[str, list[str]]:
-    """What CMakeLists.txt says after set(ISA_FLAGS_<isa> ...), with references to earlier ones filled in."""
+    """What CMakeLists.txt sets ISA_FLAGS_<isa> to, with references to earlier ones filled in."""
     text = (ROOT / "CMakeLists.txt").read_text()
     flags: dict[str, list[str]] = {}
     for isa, words in re.findall(r"set\(ISA_FLAGS_(\w+)\s+([^)]*)\)", text):
@@ -34,15 +37,15 @@ def isa_flags() -> dict[str, list[str]]:
 
 
 def sources() -> list[Path]:
-    headers = [*(ROOT / "csrc/simd").iterdir(), *(ROOT / "csrc/common").iterdir()]
+    headers = [x for folder in ("simd", "common", "math") for x in (ROOT / "csrc" / folder).iterdir()]
     return sorted([*headers, *HERE.glob("*.cpp"), *HERE.glob("*.h")])
 
 
 def program(name: str, isa: str) -> Path:
-    """Compiles tests/cpp/<name>.cpp for the ISA, unless the same sources and command were compiled before."""
+    """Compiles tests/cpp/<name>.cpp for the ISA, unless the same text and command were before."""
     compiler = os.environ.get("CXX", "g++")
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True)
-    command = [compiler, *COMMON_FLAGS.split(), *isa_flags()[isa], f"-DSUFFUSE_ISA={isa}"]
+    command = [compiler, *COMMON_FLAGS, *isa_flags()[isa], f"-DSUFFUSE_ISA={isa}"]
     command += [f"-I{ROOT / 'csrc'}", str(HERE / f"{name}.cpp")]
     digest = hashlib.sha256(" ".join([version.stdout, *command]).encode())
     for path in sources():

@@ -17,9 +17,7 @@ DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 CAUSAL = (False, "top_left", "bottom_right")
 # Relative error that the rule always allows: eight times the dtype's epsilon where dP - delta may cancel, less than
 # half of it where the rounding of the result dominates.
-FLOOR = {
-    dtype: (8 if dtype.itemsize > 2 else 0.4) * torch.finfo(dtype).eps for dtype in DTYPES
-}
+FLOOR = {dtype: (8 if dtype.itemsize > 2 else 0.4) * torch.finfo(dtype).eps for dtype in DTYPES}
 RESULTS = ("out", "lse", "grad_q", "grad_k", "grad_v")
 
 
@@ -106,9 +104,7 @@ def _ratio(terms: Tensor, left: Tensor) -> float:
     return float(terms.norm() / left) if left > 0 else 1.0
 
 
-def check(
-    tensors: list[Tensor], largest_score: float = 0.0, fused: bool = True, **options
-) -> None:
+def check(tensors: list[Tensor], largest_score: float = 0.0, fused: bool = True, **options) -> None:
     """The error rule on the results and all gradients, with a cotangent for lse too.
 
     Where a sum cancels, the floor is in proportion to its terms; that of ordinary inputs stays as it is.
@@ -123,7 +119,9 @@ def check(
         torch.randn(B, T, H, v.shape[3], generator=generator, dtype=torch.float64).to(dtype),
         torch.randn(B, H, T, generator=generator, dtype=torch.float64).float(),
     ]
-    ours = results(lambda *a, **o: ops.attention(*a, **o, return_lse=True), tensors, cotangents, **options)
+    ours = results(
+        lambda *a, **o: ops.attention(*a, **o, return_lse=True), tensors, cotangents, **options
+    )
     naive = results(plain, tensors, cotangents, **options)
     exact = results(
         lambda *a, **o: reference(*a, **o, return_lse=True),

@@ -15,7 +15,7 @@ OP = torch.ops.suffuse.sampler_step.default
 FLOAT, HALF, BF16, DOUBLE = torch.float32, torch.float16, torch.bfloat16, torch.float64
 MIXES = [(x, m) for x in (FLOAT, BF16, HALF) for m in (FLOAT, BF16, HALF)] + [(DOUBLE, DOUBLE)]
 
-# Relative errors that are always allowed: the kernel rounds in another order than the plain version does.
+# Relative errors that are always allowed: the kernel rounds in another order than plain torch.
 FLOOR = {FLOAT: 1e-7, HALF: 1e-5, BF16: 1e-4, DOUBLE: 1e-15}
 MADE_NOISE_FLOOR = 1e-6  # a normal number made in the kernel, against one made in float64
 
@@ -48,7 +48,7 @@ def example(
     clip: float = 1.5,
     **options: Any,
 ) -> Call:
-    """A call with random operands; ``operands`` names those of anchor, extra and noise that it has."""
+    """A call with random operands; ``operands``: which of anchor, extra and noise it has."""
     x = torch.randn(shape).to(dtype)
     models = [torch.randn(shape).to(model_dtype or dtype) for _ in range(outputs)]
     kwargs = {name: torch.randn(shape).to(dtype) for name in operands} | options

@@ -109,7 +109,9 @@ def test_rows_without_keys_are_zero(isa):
 def test_strided_inputs():
     fused = torch.randn(2, 33, 3, 4, 24)  # one projection for q, k and v
     heads_first = torch.randn(2, 4, 33, 24).transpose(1, 2)
-    dims_first = torch.randn(2, 24, 33, 4).permute(0, 2, 3, 1)  # the last dimension is not contiguous
+    dims_first = torch.randn(2, 24, 33, 4).permute(
+        0, 2, 3, 1
+    )  # the last dimension is not contiguous
     one_head = torch.randn(2, 33, 1, 24).expand(2, 33, 4, 24)
     for q, k, v in (
         fused.unbind(2),
@@ -192,12 +194,19 @@ def test_lse_dtype_and_natural_units():
     assert lse.dtype == torch.float32 and lse.shape == (1, 2, 6)
     scores = torch.einsum("bthd,bshd->bhts", q.double(), k.double()) / 2
     torch.testing.assert_close(lse.double(), scores.logsumexp(-1), rtol=1e-6, atol=1e-6)
-    assert ops.attention(*make(Shape(1, 6, 9, 2, 2, 4, 4), torch.float64), return_lse=True)[1].dtype == torch.float64
+    assert (
+        ops.attention(*make(Shape(1, 6, 9, 2, 2, 4, 4), torch.float64), return_lse=True)[1].dtype
+        == torch.float64
+    )
 
 
 def test_plain_version_is_the_same_formula():
     # The yardstick of the error rule must itself be right.
     tensors = make(Shape(2, 12, 15, 4, 2, 8, 6), torch.float64)
     for causal in CAUSAL:
-        for a, b in zip(plain(*tensors, causal=causal), reference(*tensors, causal=causal, return_lse=True), strict=True):
+        for a, b in zip(
+            plain(*tensors, causal=causal),
+            reference(*tensors, causal=causal, return_lse=True),
+            strict=True,
+        ):
             torch.testing.assert_close(a, b, rtol=FLOOR[torch.float64] * 10, atol=1e-14)

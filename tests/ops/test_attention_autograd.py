@@ -77,9 +77,10 @@ def test_no_graph_without_need():
         assert attention(*tensors).grad_fn is None
 
 
-SAMPLES = [
-    (Shape(2, 5, 7, 4, 2, 8, 6), dtype, code) for dtype in DTYPES for code in (0, 1, 2)
-] + [(Shape(1, 0, 3, 2, 1, 4, 4), torch.float32, 0), (Shape(1, 3, 0, 2, 1, 4, 4), torch.float32, 2)]
+SAMPLES = [(Shape(2, 5, 7, 4, 2, 8, 6), dtype, code) for dtype in DTYPES for code in (0, 1, 2)] + [
+    (Shape(1, 0, 3, 2, 1, 4, 4), torch.float32, 0),
+    (Shape(1, 3, 0, 2, 1, 4, 4), torch.float32, 2),
+]
 
 
 @pytest.mark.filterwarnings("ignore:.*no autograd.*")
@@ -116,7 +117,9 @@ def test_compile_fullgraph_with_backward(dynamic):
 def test_inductor():
     torch._dynamo.reset()
     q, k, v = leaves(Shape(1, 9, 9, 2, 2, 8, 8), torch.float32)
-    compiled = torch.compile(lambda q, k, v: attention(q + 1, k, v, causal=True).sin(), fullgraph=True)
+    compiled = torch.compile(
+        lambda q, k, v: attention(q + 1, k, v, causal=True).sin(), fullgraph=True
+    )
     out, eager = compiled(q, k, v), attention(q + 1, k, v, causal=True).sin()
     torch.testing.assert_close(out, eager)
     torch.testing.assert_close(
@@ -126,7 +129,10 @@ def test_inductor():
 
 def test_vmap_of_forward_and_gradient():
     q = torch.randn(3, 2, 5, 4, 8, dtype=torch.float64)
-    k, v = torch.randn(2, 7, 2, 3, 8, dtype=torch.float64), torch.randn(2, 7, 2, 6, dtype=torch.float64)
+    k, v = (
+        torch.randn(2, 7, 2, 3, 8, dtype=torch.float64),
+        torch.randn(2, 7, 2, 6, dtype=torch.float64),
+    )
 
     def loss(q, k, v):
         out, lse = both(q, k, v)
@@ -160,7 +166,7 @@ def test_func_grad_and_hessian_vector_product():
 def test_forward_mode_says_that_it_does_not_work():
     q, k, v = make(TINY[0], torch.float64)
     for needs_grad in (False, True):
-        with forward_ad.dual_level(), pytest.raises(RuntimeError, match="(?i)forward"):
+        with forward_ad.dual_level(), pytest.raises(RuntimeError, match=r"(?i)forward"):
             dual = forward_ad.make_dual(q.detach().requires_grad_(needs_grad), torch.ones_like(q))
             attention(dual, k, v)
     with forward_ad.dual_level():

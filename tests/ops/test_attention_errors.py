@@ -11,6 +11,7 @@ import torch
 from suffuse import ops
 
 F32 = torch.float32
+NAMES = "'top_left' or 'bottom_right'"
 
 
 def tensors(q=(2, 5, 4, 8), k=(2, 7, 2, 8), v=(2, 7, 2, 6), dtypes=(F32, F32, F32), device="cpu"):
@@ -52,9 +53,9 @@ WRONG = {
     ),
     "scale_nan": (lambda: ops.attention(*tensors(), scale=float("nan")), RuntimeError, "scale", "finite", "nan"),
     "scale_inf": (lambda: ops.attention(*tensors(), scale=-float("inf")), RuntimeError, "scale", "finite", "-inf"),
-    "causal_true": (lambda: ops.attention(*tensors(), causal=True), ValueError, "causal", "'top_left' or 'bottom_right'", "T = 5, S = 7"),
-    "causal_name": (lambda: ops.attention(*tensors(), causal="left"), ValueError, "causal", "'top_left' or 'bottom_right'", "'left'"),
-    "causal_number": (lambda: ops.attention(*tensors(), causal=1), ValueError, "causal", "'top_left' or 'bottom_right'", "1"),
+    "causal_true": (lambda: ops.attention(*tensors(), causal=True), ValueError, "causal", NAMES, "T = 5, S = 7"),
+    "causal_name": (lambda: ops.attention(*tensors(), causal="left"), ValueError, "causal", NAMES, "'left'"),
+    "causal_number": (lambda: ops.attention(*tensors(), causal=1), ValueError, "causal", NAMES, "1"),
     "numpy": (lambda: ops.attention(np.zeros((2, 5, 4, 8)), *tensors()[1:]), TypeError, "q", "tensor", "ndarray"),
     "none": (lambda: ops.attention(*tensors()[:2], None), TypeError, "v", "tensor", "NoneType"),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""sampler_step against its float64 reference: types, counts, sizes, layouts, special values, every ISA."""
+"""sampler_step against its float64 reference: types, sizes, layouts, special values, ISAs."""
 
 from __future__ import annotations
 
@@ -127,9 +127,19 @@ def test_coefficients_from_a_strided_table():
 
 @pytest.mark.parametrize("isa", cpu_isas())
 def test_results_larger_than_the_cache(isa: str):
-    # These are stored around the cache; a sample's size that is no multiple of a vector makes the starts ragged.
+    # These are stored around the cache; samples that are no multiple of a vector start ragged.
     with use_isa(isa):
         check(*example((2, 700_001), history=1, noise=(5, 6), next_input=BF16, per_sample=True))
+
+
+def test_results_in_fresh_pages():
+    x, models, table, kwargs = example((2, 4_200_000))  # 33.6 MB each
+    whole = sampler_step(x, models, table, **kwargs)
+    for part in (slice(0, 1000), slice(2_000_001, 2_000_100), slice(-1000, None)):
+        step = sampler_step(x[:, part], [models[0][:, part]], table, **kwargs)
+        assert torch.equal(whole.sample[:, part], step.sample)
+        assert whole.converted is not None and step.converted is not None
+        assert torch.equal(whole.converted[:, part], step.converted)
 
 
 @pytest.mark.parametrize("isa", cpu_isas())

@@ -1,7 +1,8 @@
-"""Gradients of sampler_step and how it behaves under torch's transforms: compile, vmap, func, autocast."""
+"""Gradients of sampler_step, and torch's transforms: compile, vmap, func, autocast."""
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from typing import Any
 
@@ -103,7 +104,7 @@ def test_func_grad_and_jacrev():
 @pytest.mark.parametrize("options", [{}, {"noise": (3, 4)}, {"threshold": (0.8, 2.0)}])
 @pytest.mark.parametrize("batched_table", [True, False])
 def test_vmap(options: dict[str, Any], batched_table: bool):
-    x, models, table, kwargs = example((2, 5), outputs=2, history=1, **options)
+    _, models, table, kwargs = example((2, 5), outputs=2, history=1, **options)
     xs, firsts = torch.randn(3, 2, 5), torch.randn(2, 5, 3)
     tables = torch.stack([table, table, table]) if batched_table else table
     if batched_table:
@@ -160,9 +161,7 @@ def test_autocast_leaves_the_types():
 
 
 def test_reference_runs_with_a_warning_where_there_is_no_kernel(monkeypatch: pytest.MonkeyPatch):
-    import suffuse.ops.sampler_step  # noqa: F401  (the module, which its function hides)
-
-    module = __import__("sys").modules["suffuse.ops.sampler_step"]
+    module = importlib.import_module("suffuse.ops.sampler_step")  # its function hides its name
     monkeypatch.setattr(module, "_has_kernel", lambda x: False)
     x, models, table, kwargs = example((2, 30), history=1, noise=(3, 4), next_input=BF16)
     with pytest.warns(UserWarning, match="sampler_step has no kernel for cpu tensors"):

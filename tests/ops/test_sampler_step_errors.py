@@ -1,4 +1,4 @@
-"""Wrong calls of sampler_step and step_coefficients: each error names op, argument, expected and got."""
+"""Wrong calls of sampler_step and step_coefficients: errors name argument, expected, got."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The normal numbers that sampler_step makes: known answers, distribution, and independence of layout."""
+"""The normal numbers that sampler_step makes: known answers, distribution, layout."""
 
 from __future__ import annotations
 

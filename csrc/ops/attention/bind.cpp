@@ -17,18 +17,21 @@
 namespace suffuse {
 
 void* attention_scratch(int64_t bytes) {
+  constexpr int64_t kPage = 4096, kKept = 16 << 20;
   struct Free {
     void operator()(void* p) const { std::free(p); }
   };
   static thread_local std::unique_ptr<void, Free> memory;
   static thread_local int64_t size = 0;
-  if (bytes > size) {
-    constexpr int64_t kPage = 4096;
+  const bool wasteful = size > kKept && size / 4 > bytes;
+  if (bytes > size || wasteful) {
     memory.reset();
-    size = 0;
-    memory.reset(std::aligned_alloc(kPage, static_cast<size_t>((bytes + kPage - 1) / kPage * kPage)));
-    if (memory == nullptr) fail("attention", "scratch", std::to_string(bytes) + " bytes", "none");
-    size = bytes;
+    size = (bytes + kPage - 1) / kPage * kPage;
+    memory.reset(std::aligned_alloc(kPage, static_cast<size_t>(size)));
+    if (memory == nullptr) {
+      size = 0;
+      fail("attention", "scratch", std::to_string(bytes) + " bytes of memory", "none");
+    }
   }
   return memory.get();
 }
@@ -38,9 +41,9 @@ namespace {
 using torch::headeronly::ScalarType;
 
 constexpr char kForward[] = "attention", kBackward[] = "attention backward";
-constexpr int64_t kRowStep = 64;             // block lengths are multiples of every panel's
-constexpr int64_t kScratch = 512 << 10;      // bytes of a thread's panels, so that they stay in the L2 cache
-constexpr int64_t kGrain = 400000;           // multiply-adds that are worth a task of their own
+constexpr int64_t kRowStep = 64;       // block lengths are multiples of every panel's
+constexpr int64_t kScratch = 1 << 20;  // bytes of a thread's panels: about the L2 cache
+constexpr int64_t kGrain = 400000;     // multiply-adds that are worth a task of their own
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -109,9 +112,11 @@ AttentionParams params(const char* op, const Tensor& q, const Tensor& k, const T
   return p;
 }
 
-// Blocks of equal length, at most `rows` queries, and as many as `units` asks for in all if T is long enough.
+// Blocks of equal length, at most `rows` queries, and as many as `units` asks for in all if T is
+// long enough.
 void cut_into_blocks(AttentionParams& p, int64_t bytes_per_row, int64_t pairs, int64_t units) {
-  int64_t rows = std::clamp(kScratch / bytes_per_row / kRowStep, int64_t{1}, int64_t{16}) * kRowStep;
+  int64_t rows =
+      std::clamp(kScratch / bytes_per_row / kRowStep, int64_t{1}, int64_t{16}) * kRowStep;
   while (rows > kRowStep && pairs * ceil_div(p.T, rows) < units) {
     rows = ceil_div(rows / 2, kRowStep) * kRowStep;
   }
@@ -131,7 +136,8 @@ std::tuple<Tensor, Tensor> attention_fwd(Tensor q, Tensor k, Tensor v, double sc
   p.v = rows_of(v, holders[2]);
   p.out = result_rows(out);
   p.lse = lse.mutable_data_ptr();
-  // A block's result does not depend on how the queries are cut, so the number of threads may decide it.
+  // A block's result does not depend on how the queries are cut, so the number of threads may
+  // decide it.
   const int64_t threads = torch::stable::get_num_threads();
   const int64_t size = p.dtype == DType::f64 ? 8 : 4;
   cut_into_blocks(p, (p.D + p.Dv) * size, p.B * p.H, threads > 1 ? 4 * threads : 1);
@@ -161,7 +167,8 @@ void check_results(const AttentionParams& p, const Tensor& grad_out,
   if (grad_lse) check("grad_lse", *grad_lse, shape(states), "like lse", wide);
 }
 
-// Units of work by shape alone: the order in which dK and dV are summed must not depend on the machine.
+// Units of work by shape alone: the order in which dK and dV are summed must not depend on the
+// machine.
 void plan_backward(AttentionGradParams& a) {
   constexpr int64_t kUnits = 8;
   AttentionParams& p = a.forward;

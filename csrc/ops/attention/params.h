@@ -1,4 +1,5 @@
-// What the attention kernels are given. Strides count elements; the last dimension of every tensor is contiguous.
+// What the attention kernels are given. Strides count elements; the last dimension of every tensor
+// is contiguous.
 #pragma once
 
 #include <cstdint>
@@ -14,13 +15,13 @@ struct AttentionTensor {
 };
 
 struct AttentionParams {
-  AttentionTensor q, k, v, out;   // [B, T, H, D], [B, S, G, D], [B, S, G, Dv], [B, T, H, Dv]
-  void* lse;                      // [B, H, T] contiguous, natural log; float, or double for f64
+  AttentionTensor q, k, v, out;  // [B, T, H, D], [B, S, G, D], [B, S, G, Dv], [B, T, H, Dv]
+  void* lse;                     // [B, H, T] contiguous, natural log; float, or double for f64
   int64_t B, T, S, H, G, D, Dv;
-  int64_t block_rows, blocks;     // queries of one unit of work, and units of one (batch, head)
+  int64_t block_rows, blocks;  // queries of one unit of work, and units of one (batch, head)
   double scale;
   bool causal;
-  int64_t shift;                  // causal: query i sees the keys j <= i + shift
+  int64_t shift;  // causal: query i sees the keys j <= i + shift
   DType dtype;
 };
 
@@ -30,7 +31,8 @@ struct AttentionGradParams {
   const void* grad_lse;  // like lse, or null
   // A (batch, kv head) is one unit, or `chunks` units whose dK and dV meet in the workspace.
   int64_t chunks;
-  void* workspace;  // [B G chunks][S][padded(D) + padded(Dv)] of float (double for f64); null if chunks == 1
+  void* workspace;  // [B G chunks][S][padded(D) + padded(Dv)] of float (double for f64); null if
+                    // chunks == 1
 };
 
 // dK and dV are accumulated in rows of whole vectors of any ISA.

@@ -1,4 +1,5 @@
-// sampler_step's meeting point with torch: checks, outputs, params. Compiled once for the CPU and once for CUDA.
+// sampler_step's meeting point with torch: checks, outputs, params. Compiled once for the CPU and
+// once for CUDA.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -10,6 +11,7 @@
 
 #include "ops/sampler_step/params.h"
 #include "torch/checks.h"
+#include "torch/empty.h"
 
 #if defined(SUFFUSE_CUDA)
 #include <torch/csrc/stable/accelerator.h>
@@ -28,15 +30,14 @@ using torch::headeronly::ScalarType;
 using Column = SamplerStepColumn;
 
 constexpr char kOp[] = "sampler_step";
-constexpr size_t kMaxDims = 64;
 constexpr const char* kModelNames[] = {"model_outputs[0]", "model_outputs[1]", "model_outputs[2]",
                                        "model_outputs[3]"};
 constexpr const char* kHistoryNames[] = {"history[0]", "history[1]", "history[2]", "history[3]"};
 constexpr const char* kColumnNames[] = {
-    "x",           "model",           "data",         "history[0]",   "history[1]",   "history[2]",
-    "history[3]",  "anchor",          "extra",        "noise",        "data_from_x",  "data_from_model",
-    "clip",        "converted[0]",    "converted[1]", "converted[2]", "next_scale",   "guidance[0]",
-    "guidance[1]", "guidance[2]",     "guidance[3]"};
+    "x",           "model",        "data",         "history[0]",   "history[1]",  "history[2]",
+    "history[3]",  "anchor",       "extra",        "noise",        "data_from_x", "data_from_model",
+    "clip",        "converted[0]", "converted[1]", "converted[2]", "next_scale",  "guidance[0]",
+    "guidance[1]", "guidance[2]",  "guidance[3]"};
 
 struct Arguments {
   const Tensor& x;
@@ -156,8 +157,8 @@ class Call {
     }
     const Sizes sizes = table.sizes();
     const bool shared = sizes.size() == 1 && sizes[0] == Column::count;
-    const bool per_sample = a_.x.dim() > 0 && sizes.size() == 2 && sizes[0] == p.batch &&
-                            sizes[1] == Column::count;
+    const bool per_sample =
+        a_.x.dim() > 0 && sizes.size() == 2 && sizes[0] == p.batch && sizes[1] == Column::count;
     if (!shared && !per_sample) {
       fail(kOp, "coefficients",
            "shape (21,) or (" + std::to_string(p.batch) + ", 21), one row per sample of x",
@@ -186,7 +187,8 @@ class Call {
       for (int k = 0; k < Column::count; k++) {
         const double value = static_cast<double>(row[k]);
         const bool good = k == Column::clip ? value >= 0 : std::isfinite(value);
-        if (!good) fail_value(k, k == Column::clip ? "a number >= 0 or inf" : "a finite number", value);
+        if (!good)
+          fail_value(k, k == Column::clip ? "a number >= 0 or inf" : "a finite number", value);
         if (value != 0 && (missing >> k & 1)) {
           fail_value(k, "0 because there is no such operand", value);
         }
@@ -215,10 +217,10 @@ class Call {
 };
 
 DType next_type_of(ScalarType type, DType x_type) {
-  const bool fits = x_type == DType::f64
-                        ? type == ScalarType::Double
-                        : type == ScalarType::Float || type == ScalarType::BFloat16 ||
-                              type == ScalarType::Half;
+  const bool fits =
+      x_type == DType::f64
+          ? type == ScalarType::Double
+          : type == ScalarType::Float || type == ScalarType::BFloat16 || type == ScalarType::Half;
   if (!fits) {
     fail(kOp, "next_input",
          x_type == DType::f64 ? "dtype float64 with a float64 x"
@@ -229,24 +231,6 @@ DType next_type_of(ScalarType type, DType x_type) {
          : type == ScalarType::Float    ? DType::f32
          : type == ScalarType::BFloat16 ? DType::bf16
                                         : DType::f16;
-}
-
-Tensor empty(const Tensor& like, Sizes sizes, ScalarType type) {
-  // The C shim itself: a call through the dispatcher by name, as stable::new_empty makes, costs five times as much.
-  int64_t strides[kMaxDims];
-  int64_t next = 1;
-  for (size_t i = sizes.size(); i-- > 0;) {
-    strides[i] = next;
-    next *= sizes[i] > 1 ? sizes[i] : 1;
-  }
-  int32_t device_type;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
-  AtenTensorHandle handle;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
-      static_cast<int64_t>(sizes.size()), sizes.data(), strides,
-      torch::stable::detail::to<int32_t>(torch::stable::detail::from(type)), device_type,
-      like.get_device_index(), &handle));
-  return Tensor(handle);
 }
 
 #if defined(SUFFUSE_CUDA)
@@ -271,15 +255,17 @@ int64_t second_level_cache() {
   return 1 << 20;
 }
 
-// Results that will not stay in the cache are written around it, if whole vectors of them can be.
+// Results that will not stay in the cache are written around it, if whole vectors of them can be;
+// but not into fresh pages, which are in the cache already.
 bool worth_streaming(const SamplerStepParams& p) {
-  const int64_t each = p.batch * p.elements, size = sizeof_dtype(p.x_type);
-  int64_t bytes = each * size * (p.converted ? 2 : 1);
-  if (p.next_input) bytes += each * sizeof_dtype(p.next_type);
+  const int64_t elements = p.batch * p.elements;
+  const int64_t each = elements * sizeof_dtype(p.x_type);
+  const int64_t next = p.next_input ? elements * sizeof_dtype(p.next_type) : 0;
+  const int64_t total = each + (p.converted ? each : 0) + next;
   const uintptr_t all = reinterpret_cast<uintptr_t>(p.sample) |
                         reinterpret_cast<uintptr_t>(p.converted) |
                         reinterpret_cast<uintptr_t>(p.next_input);
-  return bytes > second_level_cache() / 2 && all % 64 == 0;
+  return total > second_level_cache() / 2 && each < kFreshBytes && all % 64 == 0;
 }
 
 void run(SamplerStepParams& p, const Tensor& x, bool threshold) {
@@ -299,9 +285,8 @@ void run(SamplerStepParams& p, const Tensor& x, bool threshold) {
       sampler_step_magnitudes(p, begin, end);
     });
     p.scales = result;
-    torch::stable::parallel_for(0, p.batch, 1, [&](int64_t begin, int64_t end) {
-      sampler_step_scales(p, begin, end);
-    });
+    torch::stable::parallel_for(
+        0, p.batch, 1, [&](int64_t begin, int64_t end) { sampler_step_scales(p, begin, end); });
   }
   torch::stable::parallel_for(
       0, units, grain, [&](int64_t begin, int64_t end) { sampler_step_range(p, begin, end); });

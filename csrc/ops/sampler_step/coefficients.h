@@ -44,7 +44,8 @@ SUFFUSE_HD SUFFUSE_INLINE StepWeights<T> step_weights(const SamplerStepParams& p
   return w;
 }
 
-// Where a quantile lies among n ordered numbers: between entries `below` and below + 1, `fraction` of the way.
+// Where a quantile lies among n ordered numbers: between entries `below` and below + 1, `fraction`
+// of the way.
 struct QuantileRank {
   int64_t below;
   double fraction;

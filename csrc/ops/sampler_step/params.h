@@ -1,4 +1,5 @@
-// What the kernels of sampler_step see: x' = c_x x + c_F F + c_D D + sum of linear terms, and what goes with it.
+// What the kernels of sampler_step see: x' = c_x x + c_F F + c_D D + sum of linear terms, and what
+// goes with it.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +28,7 @@ struct SamplerStepParams {
   int64_t batch, elements;  // elements of one sample
   SampleView x;
   SampleView models[kMaxModels];
-  SampleView terms[kMaxTerms];      // history, anchor, extra, noise: what there is of them, in x's type
+  SampleView terms[kMaxTerms];  // history, anchor, extra, noise: what there is of them, in x's type
   int32_t term_columns[kMaxTerms];  // of the coefficient table
   int32_t model_count, term_count;
 
@@ -42,15 +43,17 @@ struct SamplerStepParams {
   bool philox;  // one more term: normal numbers made from seed, offset and the element's index
   uint64_t seed, offset;
 
-  // Dynamic threshold: scales[b] = clamp(quantile of |D| in sample b, 1, maximum), written by the threshold kernels,
-  // read by the step. float, or double for a double x; null: no threshold. magnitudes: CPU scratch [batch, elements].
+  // Dynamic threshold: scales[b] = clamp(quantile of |D| in sample b, 1, maximum), written by the
+  // threshold kernels, read by the step. float, or double for a double x; null: no threshold.
+  // magnitudes: CPU scratch [batch, elements].
   void *scales, *magnitudes;
   double quantile, maximum;
 
   bool stream;  // store around the caches
 };
 
-// Work is cut into pieces of one sample by shape alone, so results do not depend on the number of threads.
+// Work is cut into pieces of one sample by shape alone, so results do not depend on the number of
+// threads.
 constexpr int64_t kSamplerStepChunk = 4096;
 
 SUFFUSE_HD inline int64_t sampler_step_chunks(const SamplerStepParams& p) {

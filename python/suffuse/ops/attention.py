@@ -89,7 +89,8 @@ def attention(
         _warn_no_kernel(device)
         out, lse = reference.attention_fwd(q, k, v, scale, code)
     elif torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
-        out, lse = _Attention.apply(q, k, v, scale, code)
+        function = _Attention if torch._C._are_functorch_transforms_active() else _EagerAttention
+        out, lse = function.apply(q, k, v, scale, code)
     else:
         if forward_ad._current_level >= 0:
             _refuse_forward_mode(q, k, v)
@@ -141,7 +142,9 @@ class _Attention(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: int) -> tuple[Tensor, Tensor]:
+    def forward(
+        q: Tensor, k: Tensor, v: Tensor, scale: float, causal: int
+    ) -> tuple[Tensor, Tensor]:
         return _fwd(q, k, v, scale, causal)
 
     @staticmethod
@@ -162,6 +165,18 @@ class _Attention(torch.autograd.Function):
         )
         run = _AttentionBackward.apply if twice else _bwd
         return *run(grad_out, grad_lse, q, k, v, out, lse, ctx.scale, ctx.causal), None, None
+
+
+class _EagerAttention(torch.autograd.Function):
+    """The same outside of torch.func: the split form inspects its signature at every call, which costs 25 us."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, Tensor]:
+        output = _fwd(*inputs)
+        _Attention.setup_context(ctx, inputs, output)
+        return output
+
+    backward = _Attention.backward
 
 
 class _AttentionBackward(torch.autograd.Function):
@@ -195,7 +210,7 @@ class _AttentionBackward(torch.autograd.Function):
             q, k, v = rest[-3:]
             return reference.attention_bwd(grad_out, grad_lse, q, k, v, ctx.scale, ctx.causal)
 
-        _, pull = torch.func.vjp(gradients, *ctx.saved_tensors)
+        _, pull = torch.func.vjp(gradients, *ctx.saved_tensors)  # type: ignore[misc]
         first, *rest = pull(cotangents)
         second = rest.pop(0) if ctx.has_lse else None
         return first, second, *rest, None, None, None, None

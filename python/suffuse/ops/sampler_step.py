@@ -1,8 +1,7 @@
-"""One step of any diffusion sampler in one pass over memory: the public functions, the fake kernel, autograd."""
+"""One step of any diffusion sampler in one pass over memory: public function, fake, autograd."""
 
 from __future__ import annotations
 
-import math
 import operator
 import warnings
 from collections.abc import Sequence
@@ -12,18 +11,16 @@ import torch
 from torch import Tensor
 
 from suffuse import _library
+from suffuse.ops._step_coefficients import step_coefficients
 from suffuse.reference import sampler_step as formula
 
-COLUMNS = formula.COLUMNS
-MAX_HISTORY = 4
-MAX_OUTPUTS = 4
+__all__ = ["SamplerStep", "sampler_step", "step_coefficients"]
 
 _op = torch.ops.suffuse.sampler_step.default
-Entry = float | Tensor | Sequence[float]
 
 
 class SamplerStep(NamedTuple):
-    """What `sampler_step` gives: each like x in shape; ``next_input`` has the dtype that was asked for."""
+    """What `sampler_step` gives, all of x's shape; ``next_input`` in the dtype asked for."""
 
     sample: Tensor
     converted: Tensor | None
@@ -43,41 +40,48 @@ def sampler_step(
     converted: bool = True,
     next_input: torch.dtype | None = None,
 ) -> SamplerStep:
-    """One update of a diffusion sampler, with guidance, conversion to the data prediction and noise in one pass.
+    """One update of a diffusion sampler: guidance, conversion, solver step and noise in one pass.
 
-    With F = sum_i guidance_i model_outputs[i] and D = clamp(data_from_x x + data_from_model F, -clip, clip)::
+    With F = sum_i guidance_i model_outputs[i] and D = clamp(data_from_x x + data_from_model F,
+    -clip, clip)::
 
-        sample     = c_x x + c_F F + c_D D + sum_j c_j history[j] + c_a anchor + c_g extra + c_z noise
+        sample     = c_x x + c_F F + c_D D + sum_j c_j history[j]
+                     + c_a anchor + c_g extra + c_z noise
         converted  = o_x x + o_F F + o_D D
         next_input = next_scale sample
 
-    Every solver in use is a choice of these coefficients (DDPM, DDIM, Euler, Heun, DPM-Solver++, DEIS, UniPC, LMS ...); they
-    come from `step_coefficients`. Arithmetic is float32 whatever the storage type (float64 for a float64 x). No operand is
-    skipped because its coefficient is 0: 0 * inf is NaN here too. Differentiable, also twice, in all tensors.
+    Every solver in use is a choice of these coefficients (DDPM, DDIM, Euler, Heun, DPM-Solver++,
+    DEIS, UniPC, LMS ...); `step_coefficients` packs them. Arithmetic is float32 whatever the
+    storage type (float64 for a float64 x). No operand is skipped because its coefficient is 0:
+    0 * inf is NaN here too. Differentiable, also twice, in all tensors.
 
     Args:
-        x: current sample [B, ...], float32, bfloat16, float16 or float64. Dense samples at any batch stride are read in
-            place, other layouts are copied first.
-        model_outputs: 1 to 4 tensors like x; they may share another dtype than x's (float64 goes with float64 only).
-        coefficients: [21], or [B, 21] to give every sample its own; float32 or float64, on x's device. On the CPU the
-            values are checked; on CUDA they are not read, so that no call waits for the device.
-        history: up to 4 tensors like x, usually converted outputs of earlier steps.
+        x: current sample [B, ...], float32, bfloat16, float16 or float64. Dense samples at any
+            batch stride are read in place, other layouts are copied first.
+        model_outputs: 1 to 4 tensors like x. They may share another dtype than x's; float64 goes
+            with float64 only.
+        coefficients: [21], or [B, 21] to give every sample its own; float32 or float64, on x's
+            device. On the CPU their values are checked. On CUDA they are not, so that no call
+            waits for the device.
+        history: up to 4 tensors like x, usually the converted outputs of earlier steps.
         anchor: a tensor like x: the sample that a multi-stage step started from.
         extra: a tensor like x: any further term, such as a classifier's gradient.
-        noise: a tensor like x, or ``(seed, offset)``, two ints in [0, 2^63): Philox4x32-10 normal numbers made inside the kernel. Element i of
-            x (in contiguous order) depends on (seed, offset, i) alone, whatever the device, thread count or layout.
-        threshold: ``(quantile, maximum)``, dynamic thresholding (Saharia et al. 2022, section 2.3): after the clip, per sample,
-            D becomes clamp(D, -s, s) / s, s = clamp(quantile of |D|, 1, maximum), interpolated like torch.quantile.
-            0 <= quantile <= 1 <= maximum.
+        noise: a tensor like x, or ``(seed, offset)``, two ints in [0, 2^63): Philox4x32-10 normal
+            numbers made inside the kernel. Element i of x (in contiguous order) depends on
+            (seed, offset, i) alone, whatever the device, the layout and the number of threads.
+        threshold: ``(quantile, maximum)``: dynamic thresholding (Saharia et al. 2022, section
+            2.3). After the clip, per sample, D becomes clamp(D, -s, s) / s with s = clamp(quantile
+            of |D|, 1, maximum), interpolated like torch.quantile. 0 <= quantile <= 1 <= maximum.
         converted: whether to return o_x x + o_F F + o_D D.
         next_input: dtype of next_scale * sample, for the next model call; None: not made.
 
     Returns:
-        `SamplerStep(sample, converted, next_input)`: contiguous, x's shape, x's dtype (but ``next_input``); None for what
-        was not asked for.
+        `SamplerStep(sample, converted, next_input)`, contiguous, of x's shape and dtype (but
+        ``next_input``); None for what was not asked for.
 
     Raises:
-        RuntimeError: a wrong shape, dtype, device, count or range, a coefficient that is not finite, or one that is not 0 though its operand is missing.
+        RuntimeError: a wrong shape, dtype, device, count or range, a coefficient that is not
+            finite (clip may be inf), or one that is not 0 though its operand is missing.
         TypeError, ValueError: ``noise`` or ``threshold`` is not such a pair, or out of range.
     """
     seed, offset = None, 0
@@ -100,99 +104,6 @@ def sampler_step(
     return SamplerStep(
         out[0], out[1] if converted else None, out[2] if next_input is not None else None
     )
-
-
-def step_coefficients(
-    *,
-    x: Entry = 0.0,
-    model: Entry = 0.0,
-    data: Entry = 0.0,
-    history: Sequence[Entry] = (),
-    anchor: Entry = 0.0,
-    extra: Entry = 0.0,
-    noise: Entry = 0.0,
-    data_from_x: Entry = 0.0,
-    data_from_model: Entry = 0.0,
-    clip: Entry = math.inf,
-    converted: Sequence[Entry] = (0.0, 0.0, 1.0),
-    next_scale: Entry = 1.0,
-    guidance: Sequence[Entry] = (1.0,),
-    device: torch.device | str | None = None,
-    dtype: torch.dtype = torch.float32,
-) -> Tensor:
-    """Packs the coefficients of one `sampler_step` into its table.
-
-    Every entry is a number, or one number per sample: a sequence or a tensor [B] (a 0-d tensor counts as a number).
-    Gradients flow through tensors.
-
-    Args:
-        x, model, data, history, anchor, extra, noise: the weights of x, F, D, up to 4 history tensors, anchor, extra and
-            noise in the new sample.
-        data_from_x, data_from_model: D = data_from_x x + data_from_model F.
-        clip: D is clamped to [-clip, clip]; inf for no clamp.
-        converted: the weights of x, F and D in the converted output; by default it is D.
-        next_scale: next_input = next_scale * sample.
-        guidance: the weights of up to 4 model outputs in F; classifier-free guidance w of (cond, uncond) is (w, 1 - w).
-        device, dtype: of the table; float32 or float64.
-
-    Returns:
-        [21], or [B, 21] if any entry is per sample.
-
-    Raises:
-        ValueError: NaN or inf (clip may be inf), a negative clip, too many entries, sizes B that differ, or another dtype.
-    """
-    if dtype not in (torch.float32, torch.float64):
-        raise ValueError(f"step_coefficients: dtype is {dtype}, expected float32 or float64")
-    entries: list[Entry] = [
-        x, model, data, *_padded("history", history, MAX_HISTORY), anchor, extra, noise,
-        data_from_x, data_from_model, clip, *_padded("converted", converted, 3), next_scale,
-        *_padded("guidance", guidance, MAX_OUTPUTS),
-    ]  # fmt: skip
-    if all(isinstance(entry, (int, float)) for entry in entries):
-        table = torch.tensor(entries, dtype=dtype, device=device)
-    else:
-        table = _stacked(entries, dtype, device)
-    _check_values(table)
-    return table
-
-
-def _padded(name: str, entries: Sequence[Entry], count: int) -> list[Entry]:
-    if len(entries) > count or (name == "converted" and len(entries) != count):
-        limit = f"{count}" if name == "converted" else f"at most {count}"
-        raise ValueError(f"step_coefficients: {name} has {len(entries)} entries, expected {limit}")
-    return [*entries, *(0.0 for _ in range(count - len(entries)))]
-
-
-def _stacked(entries: list[Entry], dtype: torch.dtype, device: torch.device | str | None) -> Tensor:
-    columns = [torch.as_tensor(entry, dtype=dtype, device=device) for entry in entries]
-    sizes = {column.shape for column in columns if column.dim()}
-    if len(sizes) > 1 or any(len(size) != 1 for size in sizes):
-        got = ", ".join(str(tuple(size)) for size in sorted(sizes))
-        raise ValueError(
-            f"step_coefficients: per-sample entries have shapes {got}, expected one (B,) for all"
-        )
-    return torch.stack(torch.broadcast_tensors(*columns), dim=-1)
-
-
-def _check_values(table: Tensor) -> None:
-    values = table.detach()
-    clip = values[..., formula.CLIP]
-    if bool((clip < 0).any()):
-        raise ValueError(f"step_coefficients: clip is {float(clip.min())}, expected >= 0")
-    finite = values.isfinite()
-    finite[..., formula.CLIP] = ~clip.isnan()
-    if not bool(finite.all()):
-        names = [_NAMES[int(i)] for i in (~finite).reshape(-1, COLUMNS).any(0).nonzero()]
-        raise ValueError(
-            f"step_coefficients: {', '.join(names)}: expected finite numbers, got NaN or inf"
-        )
-
-
-_NAMES = (
-    "x", "model", "data", "history[0]", "history[1]", "history[2]", "history[3]", "anchor", "extra",
-    "noise", "data_from_x", "data_from_model", "clip", "converted[0]", "converted[1]",
-    "converted[2]", "next_scale", "guidance[0]", "guidance[1]", "guidance[2]", "guidance[3]",
-)  # fmt: skip
 
 
 def _pair(name: str, value: object) -> tuple[float, float]:
@@ -323,7 +234,7 @@ def _slice(arg, dims, i: int):  # type: ignore[no-untyped-def]
 
 
 class _SamplerStep(torch.autograd.Function):
-    """The op with a backward pass that differentiates the reference formula, so that it can be differentiated again."""
+    """The op. Its backward differentiates the reference formula, and so can be differentiated."""
 
     generate_vmap_rule = True
 
@@ -351,8 +262,8 @@ class _SamplerStep(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
         x, coefficients, anchor, extra, noise, *options = inputs
-        ctx.options, tensors = options[:7], options[7:]
-        ctx.save_for_backward(x, coefficients, anchor, extra, noise, *tensors)
+        ctx.options = options[:7]
+        ctx.save_for_backward(x, coefficients, anchor, extra, noise, *options[7:])
 
     @staticmethod
     def backward(ctx, grad_sample, grad_converted, grad_next):  # type: ignore[no-untyped-def]
@@ -380,7 +291,7 @@ class _SamplerStep(torch.autograd.Function):
             )
             return tuple(result for result in results if result is not None)
 
-        _, pull_back = torch.func.vjp(requested, *(saved[i] for i in wanted))
+        pull_back = torch.func.vjp(requested, *(saved[i] for i in wanted))[1]
         grads = [grad_sample]
         grads += [grad_converted] if converted else []
         grads += [grad_next] if next_input is not None else []

@@ -1,10 +1,13 @@
 """One step of any diffusion sampler, written as the formula, and its Philox normal numbers.
 
-The step is the linear update that every solver in use reduces to (DDPM, DDIM, Euler, Heun, DPM-Solver++, UniPC, DEIS ...):
-x' = c_x x + c_F F + c_D D + sum_j c_j H_j + c_a anchor + c_g extra + c_z z. Storage types below float32 are computed in
-float32, as the kernels do; float64 stays float64. Differentiable as often as one likes.
+The step is the linear update that every solver in use reduces to (DDPM, DDIM, Euler, Heun,
+DPM-Solver++, UniPC, DEIS ...):
+x' = c_x x + c_F F + c_D D + sum_j c_j H_j + c_a anchor + c_g extra + c_z z. Storage types below
+float32 are computed in float32, as the kernels do; float64 stays float64. Differentiable as often
+as one likes.
 
-Philox4x32-10: Salmon, Moraes, Dror, Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3". Normal numbers: Box and Muller 1958.
+Philox4x32-10: Salmon, Moraes, Dror, Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3".
+Normal numbers: Box and Muller 1958.
 """
 
 from __future__ import annotations
@@ -68,7 +71,7 @@ def sampler_step(
 
 
 def dynamic_threshold(D: Tensor, quantile: float, maximum: float) -> Tensor:
-    """clamp(D, -s, s) / s with s = clamp(quantile of |D|, 1, maximum) for each sample (Imagen, section 2.3)."""
+    """clamp(D, -s, s) / s, s = clamp(quantile of |D|, 1, maximum) per sample (Imagen, 2.3)."""
     size = math.prod(D.shape[1:])
     if D.numel() == 0:
         return D
@@ -82,7 +85,7 @@ def dynamic_threshold(D: Tensor, quantile: float, maximum: float) -> Tensor:
 
 
 def philox_bits(counter: Tensor, key: tuple[int, int]) -> Tensor:
-    """Philox4x32-10: counter [..., 4] of int64 words below 2^32 -> [..., 4] random words of the same kind."""
+    """Philox4x32-10: counters [..., 4], words below 2^32 in int64 -> random words alike."""
     c0, c1, c2, c3 = counter.unbind(-1)
     k0, k1 = key
     for _ in range(ROUNDS):
@@ -101,11 +104,12 @@ def philox_normal(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """Standard normal numbers of ``shape``: element i, in contiguous order, depends on (seed, offset, i) alone.
+    """Standard normal numbers: element i, in contiguous order, depends on (seed, offset, i) alone.
 
-    Block b = i // 4 has the counter (low and high word of b, low and high word of offset) under the key (low and high
-    word of seed). Of its four words c0..c3, elements 4b and 4b + 1 are r cos and r sin of (c0, c1), the next two of (c2, c3):
-    r = sqrt(-2 log u), u = (first + 1/2) / 2^32 rounded to float32, angle = 2 pi second / 2^32.
+    Block b = i // 4 has the counter (low and high word of b, low and high word of offset) under the
+    key (low and high word of seed). Of its four words c0..c3, elements 4b and 4b + 1 are r cos and
+    r sin of (c0, c1), the next two of (c2, c3): r = sqrt(-2 log u), u = (first + 1/2) / 2^32
+    rounded to float32, angle = 2 pi second / 2^32.
     """
     size = math.prod(shape)
     block = torch.arange((size + 3) // 4, device=device)

@@ -1,9 +1,10 @@
 // Attention, backward (Dao et al. 2022, equation 4), queries on the vector lanes (tile-inl.h).
 //
-// Query blocks outside, key blocks inside. For a panel and a key block: the weights P again from the log-sum-exp, then
-// dS = P (dO V^T - delta), dV += P^T dO, dK += dS^T Q, dQ += dS K. dQ^T stays with its panel; dK and dV are added to in a
-// fixed order, so the bits depend on the shapes alone.
+// Query blocks outside, key blocks inside. For a panel and a key block: the weights P again from
+// the log-sum-exp, then dS = P (dO V^T - delta), dV += P^T dO, dK += dS^T Q, dQ += dS K. dQ^T stays
+// with its panel; dK and dV are added to in a fixed order, so the bits depend on the shapes alone.
 #include "ops/attention/cpu/kernel.h"
+#include "ops/attention/cpu/pack-inl.h"
 #include "ops/attention/cpu/tile-inl.h"
 #include "simd/flush_subnormals.h"
 
@@ -25,9 +26,9 @@ template <class N>
 struct Work {
   Panel<N>* panels;
   int64_t count;
-  N *p, *ds;       // [key][query] of one panel and key block
-  N *k, *v;        // [key][D], [key][Dv]
-  N *dk, *dv;      // [S][padded D], [S][padded Dv]
+  N *p, *ds;               // [key][query] of one panel and key block
+  N *k, *v;                // [key][D], [key][Dv]
+  N *dk, *dv;              // [S][padded D], [S][padded Dv]
   int64_t D, Dv, Dl, Dvl;  // l: padded to whole vectors
   Scale<N> scale;
 };
@@ -63,39 +64,44 @@ SUFFUSE_INLINE void gradient_tile(const Work<N>& w, const Panel<N>& n, const Vis
   }
 }
 
-// out[key][c] += sum over queries of a[key][query] b[query][c], C vectors of columns, `rows` keys of one tile
+// out[key][c] += sum over queries of a[key][query] b[query][c], C vectors of columns, `rows` keys
+// of one tile; out and b have rows of ld.
 template <int C, int M, class N>
-SUFFUSE_INLINE void outer_columns(N* out, int64_t ldo, const N* a, int64_t lda, const N* b,
-                                  int64_t ldb, int64_t queries, int64_t rows) {
+SUFFUSE_INLINE void outer_columns(N* out, const N* a, int64_t lda, const N* b, int64_t ld,
+                                  int64_t queries, int64_t rows) {
   using V = Vec<N>;
   V sum[M][C];
   clear(sum);
-  multiply<0>(sum, a, lda, 1, b, ldb, queries);
+  multiply<0>(sum, a, lda, 1, b, ld, queries);
 #pragma GCC unroll 16
   for (int i = 0; i < M; ++i) {
     if (i >= rows) break;
 #pragma GCC unroll 4
     for (int c = 0; c < C; ++c) {
-      N* const x = out + i * ldo + c * V::N;
+      N* const x = out + i * ld + c * V::N;
       store(x, load<V>(x) + sum[i][c]);
     }
   }
 }
-// The same for all columns and keys; hidden queries are skipped by whole vectors.
+// The same for all columns and keys, in the tiles of P, whose hidden vectors are not written;
+// hidden queries are skipped by whole vectors.
 template <int W, class N>
-SUFFUSE_INLINE void outer(N* out, int64_t columns, const N* a, const N* b, const Panel<N>& n,
-                          const Visible& seen) {
-  constexpr int L = Vec<N>::N, M = kTile<W>;  // the tiles of P, for their hidden parts are not written
-  constexpr int64_t lanes = W * L;
+SUFFUSE_INLINE void outer(N* out, const N* a, const N* b, int64_t ld, int64_t columns,
+                          const Panel<N>& n, const Visible& seen) {
+  constexpr int L = Vec<N>::N, M = kTile<W>;
   for (int64_t key = 0; key < seen.keys; key += M) {
-    const int64_t first = seen.first_vector(key, L) * L, queries = n.queries - first;
-    const N *x = a + key * lanes + first, *y = b + first * columns;
-    N* to = out + key * columns;
+    const int64_t first = seen.first_vector(key, L) * L;
+    const int64_t queries = n.queries - first, rows = seen.keys - key;
+    const N *const x = a + key * W * L + first, *const y = b + first * ld;
+    N* const to = out + key * ld;
     int64_t c = 0;
-    for (; c + W * L <= columns; c += W * L)
-      outer_columns<W, M>(to + c, columns, x, lanes, y + c, columns, queries, seen.keys - key);
-    for (; c < columns; c += L)
-      outer_columns<1, M>(to + c, columns, x, lanes, y + c, columns, queries, seen.keys - key);
+    for (; c + (W - 1) * L < columns; c += W * L)
+      outer_columns<W, M>(to + c, x, W * L, y + c, ld, queries, rows);
+    if constexpr (W == 4) {
+      for (; c + L < columns; c += 2 * L)
+        outer_columns<2, M>(to + c, x, W * L, y + c, ld, queries, rows);
+    }
+    for (; c < columns; c += L) outer_columns<1, M>(to + c, x, W * L, y + c, ld, queries, rows);
   }
 }
 
@@ -108,8 +114,8 @@ __attribute__((noinline)) void differentiate(const Work<N>& w, const Panel<N>& n
                    [&](auto j0) { gradient_tile<j0(), W>(w, n, seen, key); });
   }
   accumulate<W>(n.dqt, w.k, w.D, w.ds, seen, w.D);
-  outer<W>(w.dv + first_key * w.Dvl, w.Dvl, w.p, n.g, n, seen);
-  outer<W>(w.dk + first_key * w.Dl, w.Dl, w.ds, n.q, n, seen);
+  outer<W>(w.dv + first_key * w.Dvl, w.p, n.g, w.Dvl, w.Dv, n, seen);
+  outer<W>(w.dk + first_key * w.Dl, w.ds, n.q, w.Dl, w.D, n, seen);
 }
 
 // delta and lse of the panel's queries. A row without keys has no gradient: its lse makes P vanish.
@@ -118,15 +124,16 @@ void begin_rows(const AttentionGradParams& a, const Panel<N>& n, int64_t b, int6
   using V = Vec<N>;
   const AttentionParams& f = a.forward;
   const int64_t at_lse = (b * f.H + h) * f.T + n.first;
-  const N *const lse = static_cast<const N*>(f.lse) + at_lse,
-          *const grad_lse = static_cast<const N*>(a.grad_lse);
+  const N* const lse = static_cast<const N*>(f.lse) + at_lse;
+  const N* const grad_lse = static_cast<const N*>(a.grad_lse);
   const N inf = SoftmaxState<V>::kInf;
   for (int64_t r = 0; r < n.width * V::N; ++r) {
     const bool empty = r >= n.queries || lse[r] == -inf;
     n.lse[r] = empty ? inf : lse[r] * static_cast<N>(kLog2e);
     n.delta[r] = 0;
     if (empty) continue;
-    const S *const o = at<S>(f.out, b, n.first + r, h), *const g = at<S>(a.grad_out, b, n.first + r, h);
+    const S *const o = at<S>(f.out, b, n.first + r, h), *const g =
+                                                            at<S>(a.grad_out, b, n.first + r, h);
     V sum = zero<V>();
     for (int64_t d = 0; d < f.Dv; d += V::N) {
       const int width = static_cast<int>(smaller<int64_t>(V::N, f.Dv - d));
@@ -145,8 +152,7 @@ void begin_panel(const AttentionGradParams& a, const Work<N>& w, const Panel<N>&
   const S *const q = at<S>(f.q, b, n.first, h), *const g = at<S>(a.grad_out, b, n.first, h);
   for (int j = 0; j < n.width; ++j) {
     const int64_t r = j * V::N, rows = n.queries - r;
-    pack_transposed<N>(n.qt + r, lanes, q + r * f.q.row, f.q.row, rows, f.D,
-                       w.scale.sign);
+    pack_transposed<N>(n.qt + r, lanes, q + r * f.q.row, f.q.row, rows, f.D, w.scale.sign);
     pack_transposed<N>(n.gt + r, lanes, g + r * a.grad_out.row, a.grad_out.row, rows, f.Dv, N(1));
   }
   pack(n.q, attention_padded(f.D), q, f.q.row, n.queries, f.D);
@@ -190,19 +196,6 @@ void run_block(const AttentionGradParams& a, Work<N>& w, int64_t b, int64_t h, i
 }
 
 template <class N, class S>
-void store_rows(const AttentionTensor& to, int64_t b, int64_t g, const N* from, int64_t ld,
-                int64_t rows, int64_t columns, N factor) {
-  using V = Vec<N>;
-  for (int64_t r = 0; r < rows; ++r) {
-    S* const y = at<S>(to, b, r, g);
-    for (int64_t c = 0; c < columns; c += V::N) {
-      const V x = load<V>(from + r * ld + c) * V(factor);
-      store(y + c, x, static_cast<int>(smaller<int64_t>(V::N, columns - c)));
-    }
-  }
-}
-
-template <class N, class S>
 void store_pair(const AttentionGradParams& a, int64_t bg, const N* dk, const N* dv) {
   const AttentionParams& f = a.forward;
   const int64_t b = bg / f.G, g = bg % f.G;
@@ -232,9 +225,10 @@ void lay_out(Scratch& s, Work<N>& w, const AttentionGradParams& a) {
   }
   for (int64_t i = 0; i < most; ++i) {
     N *const qt = s.take<N>(f.D * lanes), *const gt = s.take<N>(f.Dv * lanes),
-            *const dqt = s.take<N>((f.D + kSlack) * lanes), *const q = s.take<N>(w.Dl * lanes + kSlack),
-            *const g = s.take<N>(w.Dvl * lanes + kSlack), *const lse = s.take<N>(lanes),
-            *const delta = s.take<N>(lanes);
+             *const dqt = s.take<N>((f.D + kSlack) * lanes),
+             *const q = s.take<N>(w.Dl * lanes + kSlack),
+             *const g = s.take<N>(w.Dvl * lanes + kSlack), *const lse = s.take<N>(lanes),
+             *const delta = s.take<N>(lanes);
     if (w.panels != nullptr) w.panels[i] = {qt, gt, dqt, q, g, lse, delta, 0, 0, 0};
   }
 }
@@ -287,16 +281,14 @@ void sum_range(const AttentionGradParams& a, int64_t begin, int64_t end) {
 
 void attention_bwd_range(const AttentionGradParams& p, int64_t begin, int64_t end) {
   const FlushSubnormals flush;
-  visit_dtype(p.forward.dtype, [&](auto tag) {
-    attention::run_range<typename decltype(tag)::type>(p, begin, end);
-  });
+  visit_dtype(p.forward.dtype,
+              [&](auto tag) { attention::run_range<typename decltype(tag)::type>(p, begin, end); });
 }
 
 void attention_bwd_sum_range(const AttentionGradParams& p, int64_t begin, int64_t end) {
   const FlushSubnormals flush;
-  visit_dtype(p.forward.dtype, [&](auto tag) {
-    attention::sum_range<typename decltype(tag)::type>(p, begin, end);
-  });
+  visit_dtype(p.forward.dtype,
+              [&](auto tag) { attention::sum_range<typename decltype(tag)::type>(p, begin, end); });
 }
 
 }  // namespace SUFFUSE_ISA

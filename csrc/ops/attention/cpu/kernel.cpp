@@ -1,10 +1,11 @@
 // Attention, forward: tiled with an online softmax, queries on the vector lanes (tile-inl.h).
 //
-// The reference of the softmax is raised lazily: only when a score exceeds it by more than 2^8 is everything that was
-// formed with the old one scaled. Weights stay below 2^8, which costs no accuracy, and can be formed tile by tile without
-// waiting for the largest score of the block.
+// The reference of the softmax is raised lazily: only when a score exceeds it by more than 2^8 is
+// everything that was formed with the old one scaled. Weights stay below 2^8, which costs no
+// accuracy, and can be formed tile by tile without waiting for the largest score of the block.
 #include "ops/attention/cpu/kernel.h"
 
+#include "ops/attention/cpu/pack-inl.h"
 #include "ops/attention/cpu/tile-inl.h"
 #include "simd/flush_subnormals.h"
 
@@ -27,13 +28,14 @@ template <class N>
 struct Work {
   Panel<N>* panels;
   int64_t count;
-  N *weights;  // [key][query] of one panel and key block
+  N* weights;  // [key][query] of one panel and key block
   N *k, *v;    // [key][D], [key][Dv]
   int64_t D, Dv;
   Scale<N> scale;
 };
 
-// Rare: the reference moves up to the tile's largest scores; all that was formed with the old one is scaled.
+// Rare: the reference moves up to the tile's largest scores; all that was formed with the old one
+// is scaled.
 template <int W, class N>
 __attribute__((noinline, cold)) void raise(const Work<N>& w, const Panel<N>& p,
                                            const Vec<N> (&largest)[W], int64_t keys_done) {
@@ -98,9 +100,8 @@ template <int W, class N>
 __attribute__((noinline)) void attend(const Work<N>& w, const Panel<N>& p, const Visible& seen) {
   constexpr int M = kTile<W>, L = Vec<N>::N;
   for (int64_t key = 0; key < seen.keys; key += M) {
-    from_vector<W>(seen.first_vector(key, L), [&](auto j0) {
-      weights_of_tile<j0(), W>(w, p, seen, key);
-    });
+    from_vector<W>(seen.first_vector(key, L),
+                   [&](auto j0) { weights_of_tile<j0(), W>(w, p, seen, key); });
   }
   accumulate<W>(p.ot, w.v, w.Dv, w.weights, seen, w.Dv);
 }
@@ -185,7 +186,8 @@ void run_range(const AttentionParams& a, int64_t begin, int64_t end) {
   lay_out(scratch, w, a);
   for (int64_t unit = begin; unit < end; ++unit) {
     const int64_t bh = unit / a.blocks, i = unit % a.blocks;
-    // Causal blocks cost more the later they are. First, last, second, last but one: neighbours cost the same.
+    // Causal blocks cost more the later they are. First, last, second, last but one: neighbours
+    // cost the same.
     const int64_t block = i % 2 == 0 ? i / 2 : a.blocks - 1 - i / 2;
     run_block<N, S>(a, w, bh / a.H, bh % a.H, block);
   }
@@ -196,9 +198,8 @@ void run_range(const AttentionParams& a, int64_t begin, int64_t end) {
 
 void attention_fwd_range(const AttentionParams& p, int64_t begin, int64_t end) {
   const FlushSubnormals flush;
-  visit_dtype(p.dtype, [&](auto tag) {
-    attention::run_range<typename decltype(tag)::type>(p, begin, end);
-  });
+  visit_dtype(p.dtype,
+              [&](auto tag) { attention::run_range<typename decltype(tag)::type>(p, begin, end); });
 }
 
 }  // namespace SUFFUSE_ISA

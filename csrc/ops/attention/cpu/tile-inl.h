@@ -1,8 +1,9 @@
 // What the forward and the backward kernel share: register tiles, the causal boundary, packing.
 //
-// Queries lie on the vector lanes. A panel is W vectors of queries; scores are computed as S^T[key][query] = K Q^T and
-// outputs as O^T[d][query] += V^T P^T, so that K and V are only ever broadcast from memory and the softmax has no
-// horizontal operation. Only Q and O pass a transpose in registers, once per panel.
+// Queries lie on the vector lanes. A panel is W vectors of queries; scores are computed as
+// S^T[key][query] = K Q^T and outputs as O^T[d][query] += V^T P^T, so that K and V are only ever
+// broadcast from memory and the softmax has no horizontal operation. Only Q and O pass a transpose
+// in registers, once per panel.
 #pragma once
 
 #include <cstdint>
@@ -17,19 +18,22 @@ namespace suffuse {
 namespace SUFFUSE_ISA {
 namespace attention {
 
-// The widest panel in vectors, and rows of a register tile for a panel of W vectors: as many sums as the registers
-// hold beside their operands (32 registers or 16), at least eight to cover the latency of the multiply-add.
+// The widest panel in vectors, and rows of a register tile for a panel of W vectors: as many sums
+// as the registers hold beside their operands (32 registers or 16), at least eight to cover the
+// latency of the multiply-add.
 #if defined(__AVX512F__)
 constexpr int kWidest = 4;
 template <int W>
-constexpr int kTile = W == 4 ? 6 : W == 2 ? 8 : 16;
+constexpr int kTile = W == 4   ? 6
+                      : W == 2 ? 8
+                               : 16;
 #else
 constexpr int kWidest = 2;
 template <int W>
 constexpr int kTile = W == 2 ? 6 : 8;
 #endif
-constexpr int kKeys = 96;      // keys of a block: whole tiles of 6, 8 and 16
-constexpr int kSlack = 16;     // rows and columns that a last tile may read past the end of a block
+constexpr int kKeys = 96;   // keys of a block: whole tiles of 6, 8 and 16
+constexpr int kSlack = 16;  // rows and columns that a last tile may read past the end of a block
 
 constexpr double kLog2e = 1.44269504088896340735992468100189214;
 
@@ -37,9 +41,10 @@ constexpr double kLog2e = 1.44269504088896340735992468100189214;
 template <class S>
 using Accumulator = std::conditional_t<std::is_same_v<S, double>, double, float>;
 
-// A weight is 2^(factor (sign q) k - reference), the product rounded once where the machine fuses: scaled queries would
-// cost an error that grows with the score. The factor is positive, so that the order of scores stays and -inf times it
-// too; the sign of the scale, or its zero, goes to the queries.
+// A weight is 2^(factor (sign q) k - reference), the product rounded once where the machine fuses:
+// scaled queries would cost an error that grows with the score. The factor is positive, so that the
+// order of scores stays and -inf times it too; the sign of the scale, or its zero, goes to the
+// queries.
 template <class N>
 struct Scale {
   N factor = 1, sign = 1;
@@ -107,8 +112,8 @@ SUFFUSE_INLINE void visit_width(int width, Fn&& fn) {
   fn(std::integral_constant<int, 1>{});
 }
 
-// What of a key block a panel sees. A key at place `key` of the block is seen by the lanes >= offset + key of the
-// panel, by all of them if that is <= 0.
+// What of a key block a panel sees. A key at place `key` of the block is seen by the lanes >=
+// offset + key of the panel, by all of them if that is <= 0.
 struct Visible {
   int64_t keys;    // places [0, keys) are seen by some lane
   int64_t offset;  // very negative where nothing is hidden
@@ -136,8 +141,8 @@ SUFFUSE_INLINE int64_t key_end(const AttentionParams& p, int64_t last_query) {
   return p.causal ? larger<int64_t>(0, smaller(p.S, last_query + p.shift + 1)) : p.S;
 }
 
-// Scores of a tile whose first key is at `place` keys from lane 0 of the panel: hidden ones become -inf, and all of
-// the rows from `rows` on.
+// Scores of a tile whose first key is at `place` keys from lane 0 of the panel: hidden ones become
+// -inf, and all of the rows from `rows` on.
 template <int J0, int M, int W, class V>
 SUFFUSE_INLINE void mask(V (&score)[M][W], int64_t place, int64_t rows) {
   const V hidden(-SoftmaxState<V>::kInf);
@@ -198,128 +203,6 @@ SUFFUSE_INLINE void accumulate(N* out, const N* a, int64_t lda, const N* b, cons
   int64_t c = 0;
   for (; c + half < columns; c += M) accumulate_columns<M, W>(out, a, lda, b, seen, c);
   if (c < columns) accumulate_columns<half, W>(out, a, lda, b, seen, c);
-}
-
-// to[r ldt + c] = from[r ldf + c], widened. The kSlack elements after the last row are overwritten.
-template <class N, class S>
-SUFFUSE_INLINE void pack(N* to, int64_t ldt, const S* from, int64_t ldf, int64_t rows,
-                         int64_t columns) {
-  using V = Vec<N>;
-  const int64_t whole = columns / V::N * V::N;
-  for (int64_t r = 0; r < rows; ++r) {
-    const S* const x = from + r * ldf;
-    N* const y = to + r * ldt;
-    for (int64_t c = 0; c < whole; c += V::N) store(y + c, load<V>(x + c));
-    if (whole < columns)
-      store(y + whole, load<V>(x + whole, static_cast<int>(columns - whole)));
-  }
-}
-// A key block. A last tile reads up to kSlack rows and columns more; they are 0, for leftovers could be subnormal numbers,
-// which are slow.
-template <class N, class S>
-SUFFUSE_INLINE void pack_keys(N* to, const S* from, int64_t ldf, int64_t rows, int64_t columns) {
-  pack(to, columns, from, ldf, rows, columns);
-  const int64_t slack = (rows < kKeys ? kSlack * columns : 0) + kSlack;
-  __builtin_memset(to + rows * columns, 0, static_cast<size_t>(slack) * sizeof(N));
-}
-
-// to[c ldt + r] = factor from[r ldf + c] for lanes r of one vector; rows >= `rows` are 0
-template <class N, class S>
-SUFFUSE_INLINE void pack_transposed(N* to, int64_t ldt, const S* from, int64_t ldf, int64_t rows,
-                                    int64_t columns, N factor) {
-  using V = Vec<N>;
-  for (int64_t c = 0; c < columns; c += V::N) {
-    const int width = static_cast<int>(smaller<int64_t>(V::N, columns - c));
-    V x[V::N];
-#pragma GCC unroll 16
-    for (int r = 0; r < V::N; ++r) {
-      x[r] = r >= rows        ? zero<V>()
-             : width == V::N ? load<V>(from + r * ldf + c)
-                             : load<V>(from + r * ldf + c, width);
-      x[r] *= V(factor);
-    }
-    transpose(x);
-#pragma GCC unroll 16
-    for (int r = 0; r < V::N; ++r)
-      if (r < width) store(to + (c + r) * ldt, x[r]);
-  }
-}
-
-// to[r ldt + c] = factor[r] from[c ldf + r], rounded to S, for the first `rows` lanes r of one vector
-template <class N, class S>
-SUFFUSE_INLINE void unpack_transposed(S* to, int64_t ldt, const N* from, int64_t ldf, int64_t rows,
-                                      int64_t columns, Vec<N> factor) {
-  using V = Vec<N>;
-  for (int64_t c = 0; c < columns; c += V::N) {
-    const int width = static_cast<int>(smaller<int64_t>(V::N, columns - c));
-    V x[V::N];
-#pragma GCC unroll 16
-    for (int r = 0; r < V::N; ++r) {
-      // A row without keys is 0 whatever its sum holds.
-      const V value = r < width ? load<V>(from + (c + r) * ldf) * factor : zero<V>();
-      x[r] = select(factor == V(0), zero<V>(), value);
-    }
-    transpose(x);
-#pragma GCC unroll 16
-    for (int r = 0; r < V::N; ++r) {
-      if (r >= rows) continue;
-      if (width == V::N) {
-        store(to + r * ldt + c, x[r]);
-      } else {
-        store(to + r * ldt + c, x[r], width);
-      }
-    }
-  }
-}
-
-template <class S>
-SUFFUSE_INLINE S* at(const AttentionTensor& t, int64_t batch, int64_t row, int64_t head) {
-  return static_cast<S*>(t.data) + batch * t.batch + row * t.row + head * t.head;
-}
-
-// The calling thread's memory, cut into arrays that begin at cache lines. Walked twice: once to add up the sizes, once
-// to hand out the arrays. What an array holds at first is of no consequence: tiles may read past the data, but every
-// lane and row that does so is masked or never stored.
-class Scratch {
- public:
-  template <class T>
-  T* take(int64_t count) {
-    const int64_t at = used_;
-    used_ += (count * static_cast<int64_t>(sizeof(T)) + kAlign - 1) / kAlign * kAlign;
-    return data_ == nullptr ? nullptr : reinterpret_cast<T*>(data_ + at);
-  }
-  void allocate() {
-    data_ = static_cast<char*>(attention_scratch(used_));
-    used_ = 0;
-  }
-
- private:
-  static constexpr int64_t kAlign = 64;
-
-  char* data_ = nullptr;
-  int64_t used_ = 0;
-};
-
-// Width in vectors of the next panel where `left` queries are left.
-template <class N>
-SUFFUSE_INLINE int panel_width(int64_t left) {
-  constexpr int L = Vec<N>::N;
-  return kWidest == 4 && left > 2 * L ? 4 : left > L ? 2 : 1;
-}
-
-// Cuts [first, first + queries) into panels and returns how many there are: at most one is not of the widest kind.
-template <class N, class Panel>
-int64_t cut_into_panels(Panel* panels, int64_t first, int64_t queries) {
-  int64_t count = 0;
-  while (queries > 0) {
-    Panel& p = panels[count++];
-    p.width = panel_width<N>(queries);
-    p.first = first;
-    p.queries = smaller<int64_t>(queries, p.width * Vec<N>::N);
-    first += p.queries;
-    queries -= p.queries;
-  }
-  return count;
 }
 
 }  // namespace attention

@@ -68,7 +68,8 @@ struct Step : DataOperands<X, M> {
     }
   }
 
-  // U vectors from element i on (of a single partial one, n elements). normal: the made noise of element i, or null.
+  // U vectors from element i on (of a single partial one, n elements). normal: the made noise of
+  // element i, or null.
   template <int U, bool kPartial, bool kStream>
   SUFFUSE_INLINE void block(int64_t i, const T* normal, int n) const {
     constexpr int N = V::N;
@@ -80,14 +81,13 @@ struct Step : DataOperands<X, M> {
       if (rescale) data = step_rescale(data, V(scale));
       sum[u] = step_sample(this->w, x, model[u], data);
       if (converted) {
-        write<kPartial, kStream>(converted + i + u * N,
-                                 step_converted(this->w, x, model[u], data), n);
+        write<kPartial, kStream>(converted + i + u * N, step_converted(this->w, x, model[u], data),
+                                 n);
       }
     }
     for (int k = 0; k < term_count; k++) {
       for (int u = 0; u < U; u++) {
-        sum[u] =
-            fma(V(term_weights[k]), read<V, kPartial>(terms[k] + i + u * N, n), sum[u]);
+        sum[u] = fma(V(term_weights[k]), read<V, kPartial>(terms[k] + i + u * N, n), sum[u]);
       }
     }
     if (normal) {
@@ -130,8 +130,8 @@ struct NormalBuffer {
   }
 };
 
-// Segments end where the element's index in the tensor is a multiple of kNormalBlock: the blocks of random numbers start
-// there, and the vectors of all results are aligned from there on.
+// Segments end where the element's index in the tensor is a multiple of kNormalBlock: the blocks of
+// random numbers start there, and the vectors of all results are aligned from there on.
 template <class X, class M>
 void run(const SamplerStepParams& p, const PhiloxKeys& keys, int64_t index, int64_t first,
          int64_t last) {

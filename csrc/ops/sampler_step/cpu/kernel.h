@@ -1,5 +1,5 @@
-// The CPU kernels of sampler_step. A unit is a chunk of kSamplerStepChunk elements of one sample: chunk u % chunks of
-// sample u / chunks.
+// The CPU kernels of sampler_step. A unit is a chunk of kSamplerStepChunk elements of one sample:
+// chunk u % chunks of sample u / chunks.
 #pragma once
 
 #include "common/isa.h"

@@ -1,4 +1,5 @@
-// What the CPU kernels of sampler_step share: the operands of one sample, F and D of a block of vectors.
+// What the CPU kernels of sampler_step share: the operands of one sample, F and D of a block of
+// vectors.
 #pragma once
 
 #include "ops/sampler_step/coefficients.h"
@@ -17,7 +18,8 @@ SUFFUSE_INLINE V read(const S* p, int n) {
   }
 }
 
-// x and the model outputs of one sample, and the weights that make D of them. X and M: their storage types.
+// x and the model outputs of one sample, and the weights that make D of them. X and M: their
+// storage types.
 template <class X, class M>
 struct DataOperands {
   using T = Arithmetic<X>;
@@ -53,13 +55,15 @@ struct DataOperands {
   }
 };
 
-// Calls body(sample, first, last) for the runs of whole samples' elements that the units [begin, end) make up.
+// Calls body(sample, first, last) for the runs of whole samples' elements that the units [begin,
+// end) make up.
 template <class Body>
 SUFFUSE_INLINE void for_each_run(const SamplerStepParams& p, int64_t begin, int64_t end,
                                  Body&& body) {
   const int64_t chunks = sampler_step_chunks(p);
   for (int64_t unit = begin; unit < end;) {
-    const int64_t sample = unit / chunks, stop = (sample + 1) * chunks < end ? (sample + 1) * chunks : end;
+    const int64_t sample = unit / chunks,
+                  stop = (sample + 1) * chunks < end ? (sample + 1) * chunks : end;
     const int64_t first = (unit - sample * chunks) * kSamplerStepChunk;
     const int64_t last = (stop - sample * chunks) * kSamplerStepChunk;
     body(sample, first, last < p.elements ? last : p.elements);
@@ -67,7 +71,8 @@ SUFFUSE_INLINE void for_each_run(const SamplerStepParams& p, int64_t begin, int6
   }
 }
 
-// Calls fn(X tag, M tag) with the storage types of x and of the model outputs; float64 goes with float64 only.
+// Calls fn(X tag, M tag) with the storage types of x and of the model outputs; float64 goes with
+// float64 only.
 template <class Fn>
 SUFFUSE_INLINE void visit_storage(const SamplerStepParams& p, Fn&& fn) {
   visit_dtype(p.x_type, [&](auto x) {

@@ -1,4 +1,5 @@
-// Dynamic thresholding on the CPU: the quantile of |D| in each sample, by radix selection on the bit patterns.
+// Dynamic thresholding on the CPU: the quantile of |D| in each sample, by radix selection on the
+// bit patterns.
 #include <cmath>
 
 #include "ops/sampler_step/cpu/kernel.h"
@@ -37,10 +38,11 @@ SUFFUSE_INLINE T value_of(typename MagnitudeKey<T>::Key key) {
   return value;
 }
 
-constexpr int kDigit = 11;     // bits of a key that one pass looks at
+constexpr int kDigit = 11;  // bits of a key that one pass looks at
 constexpr int kDigits = 1 << kDigit;
 
-// How many entries have each digit. Four tables in turn, so that equal digits in a row do not wait for each other.
+// How many entries have each digit. Four tables in turn, so that equal digits in a row do not wait
+// for each other.
 template <class T>
 void count_digits(const T* values, int64_t n, int shift, int64_t (&counts)[kDigits]) {
   uint32_t tables[4][kDigits];
@@ -63,7 +65,8 @@ struct Neighbours {
   T below, above;
 };
 
-// Radix selection from the top digit down. Destroys values: after each pass those with the wanted digits are at the front.
+// Radix selection from the top digit down. Destroys values: after each pass those with the wanted
+// digits are at the front.
 template <class T>
 Neighbours<T> select_rank(T* values, int64_t n, int64_t rank) {
   using Key = typename MagnitudeKey<T>::Key;
@@ -92,9 +95,11 @@ Neighbours<T> select_rank(T* values, int64_t n, int64_t rank) {
 
 template <class T>
 bool any_nan(const T* values, int64_t n) {
-  bool found = false;
-  for (int64_t i = 0; i < n; i++) found |= key_of(values[i]) > MagnitudeKey<T>::infinity;
-  return found;
+  typename MagnitudeKey<T>::Key largest = 0;
+  for (int64_t i = 0; i < n; i++) {
+    largest = key_of(values[i]) > largest ? key_of(values[i]) : largest;
+  }
+  return largest > MagnitudeKey<T>::infinity;
 }
 
 template <class T>

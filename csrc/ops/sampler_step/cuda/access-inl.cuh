@@ -1,5 +1,5 @@
-// Storage types in registers, and groups of W elements moved in 16-byte words (8-byte ones where a group is no
-// larger) where their address allows.
+// Storage types in registers, and groups of W elements moved in 16-byte words (8-byte ones where a
+// group is no larger) where their address allows.
 #pragma once
 
 #include <cuda_fp16.h>

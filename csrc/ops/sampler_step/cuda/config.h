@@ -13,13 +13,14 @@ struct LaunchShape {
   int32_t shared_bytes;
 };
 
-// Elements that a thread handles at once: whole Philox blocks of 4, and 16 bytes or more of the operands.
+// Elements that a thread handles at once: whole Philox blocks of 4, and 16 bytes or more of the
+// operands.
 SUFFUSE_HD constexpr int sampler_step_group(int64_t x_bytes, int64_t model_bytes) {
   return x_bytes == 2 || model_bytes == 2 ? 8 : 4;
 }
 
-// Groups start at multiples of their size counted from the start of the tensor, so that they stay aligned in samples of any
-// size; a sample may then need one group more.
+// Groups start at multiples of their size counted from the start of the tensor, so that they stay
+// aligned in samples of any size; a sample may then need one group more.
 SUFFUSE_HD inline int64_t sampler_step_groups(const SamplerStepParams& p, int group) {
   return (p.elements + 2 * group - 2) / group;
 }

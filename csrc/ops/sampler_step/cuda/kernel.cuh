@@ -1,4 +1,5 @@
-// The CUDA kernels of sampler_step: the step, element by element, and the per-sample quantile of dynamic thresholding.
+// The CUDA kernels of sampler_step: the step, element by element, and the per-sample quantile of
+// dynamic thresholding.
 #pragma once
 
 #include "math/philox.h"
@@ -20,7 +21,8 @@ __device__ __forceinline__ void add_normals(const SamplerStepParams& p, uint64_t
   for (int k = 0; k < 4; k++) sum[k] = fma(weight, static_cast<T>(normal[k]), sum[k]);
 }
 
-// One group of W elements from element e of a sample on, of which [first, last) belong to the sample.
+// One group of W elements from element e of a sample on, of which [first, last) belong to the
+// sample.
 template <class X, class M, int W>
 __device__ void step_group(const SamplerStepParams& p, int64_t sample, int64_t e, int first,
                            int last) {
@@ -113,8 +115,8 @@ __device__ __forceinline__ T magnitude_of(typename MagnitudeKey<T>::Key key) {
   return value;
 }
 
-// The key of |D| of one element. It is made again in every pass rather than kept: x and the model outputs of one sample
-// stay in the L2 cache.
+// The key of |D| of one element. It is made again in every pass rather than kept: x and the model
+// outputs of one sample stay in the L2 cache.
 template <class X, class M>
 __device__ __forceinline__ typename MagnitudeKey<Arithmetic<X>>::Key data_key(
     const SamplerStepParams& p, const StepWeights<Arithmetic<X>>& w, int64_t sample, int64_t e) {
@@ -135,7 +137,8 @@ __device__ __forceinline__ State* shared_state() {
   return reinterpret_cast<State*>(suffuse_shared);
 }
 
-// p.scales[sample] for sample = blockIdx.x: radix selection of the quantile of |D|, 8 bits a pass from the top.
+// p.scales[sample] for sample = blockIdx.x: radix selection of the quantile of |D|, 8 bits a pass
+// from the top.
 template <class X, class M>
 __global__ void sampler_step_scales_kernel(const SamplerStepParams p) {
   using T = Arithmetic<X>;
@@ -155,7 +158,8 @@ __global__ void sampler_step_scales_kernel(const SamplerStepParams p) {
   for (int shift = 8 * sizeof(Key) - 8; shift >= 0; shift -= 8) {
     for (int i = threadIdx.x; i < 256; i += blockDim.x) state->counts[i] = 0;
     __syncthreads();
-    const Key known = state->known, found = shift == 8 * sizeof(Key) - 8 ? Key(0) : ~Key(0) << (shift + 8);
+    const Key known = state->known,
+              found = shift == 8 * sizeof(Key) - 8 ? Key(0) : ~Key(0) << (shift + 8);
     for (int64_t e = threadIdx.x; e < p.elements; e += blockDim.x) {
       const Key key = data_key<X, M>(p, w, sample, e);
       if (((key ^ known) & found) == 0) atomicAdd(&state->counts[key >> shift & 255], 1u);

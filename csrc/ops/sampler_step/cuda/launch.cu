@@ -1,12 +1,11 @@
 // Launches the CUDA kernels of sampler_step.
-#include "ops/sampler_step/cuda/launch.h"
-
 #include <cuda_runtime.h>
 
 #include <string>
 
 #include "common/error.h"
 #include "ops/sampler_step/cuda/kernel.cuh"
+#include "ops/sampler_step/cuda/launch.h"
 
 namespace suffuse {
 namespace {
@@ -37,8 +36,10 @@ void launch(const SamplerStepParams& p, cudaStream_t stream) {
 
 void sampler_step_cuda(const SamplerStepParams& p, void* stream) {
   if (p.scales && (p.elements > INT32_MAX || p.batch > INT32_MAX)) {
-    throw Error("sampler_step: x: expected less than 2^31 samples and elements in each with a "
-                "threshold on CUDA, got " + std::to_string(p.batch) + " and " + std::to_string(p.elements));
+    throw Error(
+        "sampler_step: x: expected less than 2^31 samples and elements in each with a "
+        "threshold on CUDA, got " +
+        std::to_string(p.batch) + " and " + std::to_string(p.elements));
   }
   visit_dtype(p.x_type, [&](auto x) {
     visit_dtype(p.model_type, [&](auto m) {
