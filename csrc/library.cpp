@@ -1,4 +1,5 @@
-// Every schema of the library: the table of contents. An op's kernels are registered in its bind.cpp.
+// Every schema of the library: the table of contents. An op's kernels are registered in its
+// bind.cpp.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/tensor.h>
 

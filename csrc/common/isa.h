@@ -1,5 +1,6 @@
-// Which instruction set the CPU kernels run on. Every kernel is compiled once per ISA into a namespace of
-// that name; the choice is made once, at the first call, and can be forced by SUFFUSE_CPU_ISA.
+// Which instruction set the CPU kernels run on. Every kernel is compiled once per ISA into a
+// namespace of that name; the choice is made once, at the first call, and can be forced by
+// SUFFUSE_CPU_ISA.
 #pragma once
 
 #include <cstdint>
@@ -16,15 +17,16 @@ enum class Isa : int32_t { scalar, avx2, avx512, avx512_bf16 };
 
 // The one in use. Throws Error if SUFFUSE_CPU_ISA names an unknown or unsupported one.
 Isa current_isa();
-// Forces one by name ("scalar", "avx2", "avx512", "avx512_bf16", or "auto"); throws Error if this CPU lacks it.
+// Forces one by name ("scalar", "avx2", "avx512", "avx512_bf16", or "auto"); throws Error if this
+// CPU lacks it.
 void set_isa(const char* name);
 const char* isa_name(Isa isa);
 bool isa_supported(Isa isa);
 
 }  // namespace suffuse
 
-// SUFFUSE_DECLARE_KERNEL(void, f, (const P& p, int64_t begin, int64_t end), (p, begin, end)) declares f in every
-// ISA namespace and suffuse::f, which calls the one in use.
+// SUFFUSE_DECLARE_KERNEL(void, f, (const P& p, int64_t begin, int64_t end), (p, begin, end))
+// declares f in every ISA namespace and suffuse::f, which calls the one in use.
 #if SUFFUSE_X86
 #define SUFFUSE_DECLARE_KERNEL(result, name, params, args) \
   namespace suffuse {                                      \

@@ -13,12 +13,14 @@ namespace {
 
 std::map<std::string, bool> cpu_features() {
 #if SUFFUSE_X86
-#define SUFFUSE_FEATURE(name) {name, static_cast<bool>(__builtin_cpu_supports(name))}
-  return {SUFFUSE_FEATURE("sse4.2"),     SUFFUSE_FEATURE("avx2"),
-          SUFFUSE_FEATURE("fma"),        SUFFUSE_FEATURE("f16c"),
-          SUFFUSE_FEATURE("avx512f"),    SUFFUSE_FEATURE("avx512bw"),
-          SUFFUSE_FEATURE("avx512dq"),   SUFFUSE_FEATURE("avx512vl"),
-          SUFFUSE_FEATURE("avx512vnni"), SUFFUSE_FEATURE("avx512bf16")};
+#define SUFFUSE_FEATURE(name)                             \
+  {                                                       \
+    name, static_cast<bool>(__builtin_cpu_supports(name)) \
+  }
+  return {SUFFUSE_FEATURE("sse4.2"),    SUFFUSE_FEATURE("avx2"),     SUFFUSE_FEATURE("fma"),
+          SUFFUSE_FEATURE("f16c"),      SUFFUSE_FEATURE("avx512f"),  SUFFUSE_FEATURE("avx512bw"),
+          SUFFUSE_FEATURE("avx512dq"),  SUFFUSE_FEATURE("avx512vl"), SUFFUSE_FEATURE("avx512vnni"),
+          SUFFUSE_FEATURE("avx512bf16")};
 #undef SUFFUSE_FEATURE
 #else
   return {};

@@ -1,4 +1,5 @@
-// The only tensor -> params helpers: argument checks with errors that name op, argument, expected and got.
+// The only tensor -> params helpers: argument checks with errors that name op, argument, expected
+// and got.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>

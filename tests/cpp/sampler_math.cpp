@@ -4,7 +4,7 @@
 
 #include "check.h"
 #include "math/lincomb.h"
-#include "ops/sampler_step/cpu/normal-inl.h"
+#include "simd/normal.h"
 
 using namespace suffuse;
 using namespace suffuse::SUFFUSE_ISA;

@@ -37,7 +37,9 @@ def isa_flags() -> dict[str, list[str]]:
 
 
 def sources() -> list[Path]:
-    headers = [x for folder in ("simd", "common", "math") for x in (ROOT / "csrc" / folder).iterdir()]
+    headers = [
+        x for folder in ("simd", "common", "math") for x in (ROOT / "csrc" / folder).iterdir()
+    ]
     return sorted([*headers, *HERE.glob("*.cpp"), *HERE.glob("*.h")])
 
 

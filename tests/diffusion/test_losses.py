@@ -92,7 +92,9 @@ def test_edm_loss_is_equation_8_of_the_paper():
     torch.testing.assert_close(loss, paper.mean(), rtol=1e-4, atol=0)
 
 
-@pytest.mark.parametrize("kind", [*PREDICTIONS, edm_preconditioned(0.5)], ids=lambda k: getattr(k, "name", k))
+@pytest.mark.parametrize(
+    "kind", [*PREDICTIONS, edm_preconditioned(0.5)], ids=lambda k: getattr(k, "name", k)
+)
 def test_min_snr_weight_bounds_the_error_of_the_data_estimate(kind):
     x0, noise, output = data()
     t = torch.tensor([0.02, 0.1, 0.3, 0.6, 0.95])

@@ -247,12 +247,22 @@ void run(SamplerStepParams& p, const Tensor& x, bool threshold) {
 
 #else
 
-int64_t second_level_cache() {
+int64_t cache_bytes(int name, int64_t otherwise) {
+  const long bytes = sysconf(name);
+  return bytes > 0 ? bytes : otherwise;
+}
+
+// Results larger than this leave no room in the cache for what comes next. A share of the last
+// level, which all cores use, where that is more than half of the second: measured, plain stores
+// win up to there.
+int64_t streaming_bytes() {
 #if defined(_SC_LEVEL2_CACHE_SIZE)
-  static const long bytes = sysconf(_SC_LEVEL2_CACHE_SIZE);
-  if (bytes > 0) return bytes;
+  static const int64_t second = cache_bytes(_SC_LEVEL2_CACHE_SIZE, 1 << 20) / 2;
+  static const int64_t third = cache_bytes(_SC_LEVEL3_CACHE_SIZE, 0) / 8;
+  return second > third ? second : third;
+#else
+  return 1 << 19;
 #endif
-  return 1 << 20;
 }
 
 // Results that will not stay in the cache are written around it, if whole vectors of them can be;
@@ -265,7 +275,7 @@ bool worth_streaming(const SamplerStepParams& p) {
   const uintptr_t all = reinterpret_cast<uintptr_t>(p.sample) |
                         reinterpret_cast<uintptr_t>(p.converted) |
                         reinterpret_cast<uintptr_t>(p.next_input);
-  return total > second_level_cache() / 2 && each < kFreshBytes && all % 64 == 0;
+  return total > streaming_bytes() && each < kFreshBytes && all % 64 == 0;
 }
 
 void run(SamplerStepParams& p, const Tensor& x, bool threshold) {

@@ -1,8 +1,8 @@
 // The step on the CPU: one pass over memory, a few vectors of every operand at a time.
 #include "ops/sampler_step/cpu/kernel.h"
 
-#include "ops/sampler_step/cpu/normal-inl.h"
 #include "ops/sampler_step/cpu/operands-inl.h"
+#include "simd/normal.h"
 
 namespace suffuse {
 namespace SUFFUSE_ISA {
