@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 
 import pytest
@@ -52,3 +54,19 @@ def test_unknown_isa_is_refused_and_changes_nothing():
     ):
         torch.ops.suffuse.set_cpu_isa("neon")
     assert cpu_isa() == before
+
+
+@pytest.mark.parametrize("name, code", [("scalar", 0), ("neon", 2)])
+def test_environment_variable_forces_the_isa(name, code):
+    run = subprocess.run(
+        [sys.executable, "-m", "suffuse", "info", "--json"],
+        env={**os.environ, "SUFFUSE_CPU_ISA": name},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == code
+    if code == 0:
+        assert json.loads(run.stdout)["cpu"]["isa"] == name
+    else:
+        assert run.stderr.startswith("suffuse: error: SUFFUSE_CPU_ISA: this CPU takes one of")
+        assert len(run.stderr.splitlines()) == 1

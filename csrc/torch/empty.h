@@ -18,11 +18,16 @@ namespace suffuse {
 // when first written to.
 constexpr int64_t kFreshBytes = 32 << 20;
 
-// Asks for 2 MiB pages under a fresh block: 1.9 times faster to fill than 4 KiB ones where the
-// system leaves the choice to the program. Every byte of it gets written, so no memory is wasted.
+// From this size on, malloc may give a block's memory back to the system when it is freed, and get
+// it again page by page for the next result: a step with two results of 4.5 MB then took 6 ms
+// instead of 0.7 ms.
+constexpr int64_t kHugePageBytes = 4 << 20;
+
+// Asks for 2 MiB pages under a block, where the system leaves the choice to the program: that takes
+// 2 to 3 times less to fill anew. Every byte of it gets written, so no memory is wasted.
 inline void ask_for_huge_pages(const Tensor& t, int64_t bytes) {
 #if defined(__linux__) && defined(MADV_HUGEPAGE)
-  if (bytes < kFreshBytes || !t.is_cpu()) return;
+  if (bytes < kHugePageBytes || !t.is_cpu()) return;
   constexpr uintptr_t kPage = 4096;
   const uintptr_t start = reinterpret_cast<uintptr_t>(t.const_data_ptr());
   const uintptr_t first = (start + kPage - 1) / kPage * kPage;

@@ -45,6 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code. arguments: of the command line by default."""
     options = build_parser().parse_args(arguments)
     try:
+        _check_isa()
         code = options.run(options)
         sys.stdout.flush()
         return code
@@ -61,6 +62,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         print(f"suffuse: error: {'; '.join(lines)}", file=sys.stderr)
         return 2
+
+
+def _check_isa() -> None:
+    """Tells of a SUFFUSE_CPU_ISA that this CPU lacks as the user's mistake that it is."""
+    from suffuse.testing import cpu_isa
+
+    try:
+        cpu_isa()
+    except RuntimeError as error:
+        raise ValueError(error) from None
 
 
 def build_parser() -> argparse.ArgumentParser:

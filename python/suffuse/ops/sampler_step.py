@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import warnings
 from collections.abc import Sequence
-from typing import NamedTuple, SupportsIndex
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -113,13 +113,13 @@ def _pair(name: str, value: object) -> tuple[float, float]:
 
 
 def _seed_and_offset(noise: object) -> tuple[int, int]:
-    pair = list(noise) if isinstance(noise, (tuple, list)) else []
-    if len(pair) != 2 or not all(isinstance(value, SupportsIndex) for value in pair):
+    try:
+        seed, offset = map(operator.index, noise)  # type: ignore[call-overload]
+    except (TypeError, ValueError):
         raise TypeError(
             f"sampler_step: noise is {noise!r}, expected a Tensor like x or a pair of ints "
             "(seed, offset)"
-        )
-    seed, offset = (operator.index(value) for value in pair)
+        ) from None
     for name, value in (("seed", seed), ("offset", offset)):
         if not 0 <= value < 2**63:
             raise ValueError(f"sampler_step: noise {name} is {value}, expected 0 <= {name} < 2**63")
