@@ -23,10 +23,10 @@ STABLE_TORCH_LIBRARY(suffuse, m) {
       "attention_bwd(Tensor grad_out, Tensor? grad_lse, Tensor q, Tensor k, Tensor v, Tensor out, "
       "Tensor lse, float scale, int causal) -> (Tensor grad_q, Tensor grad_k, Tensor grad_v)");
   m.def(
-      "sampler_step(Tensor x, Tensor[] model_outputs, Tensor coefficients, Tensor[] history, "
-      "Tensor? anchor, Tensor? extra, Tensor? noise, int? seed, int offset, float? quantile, float "
-      "maximum, bool converted, ScalarType? next_input) -> (Tensor sample, Tensor converted, "
-      "Tensor next_input)");
+      "sampler_step(Tensor x, Tensor[] model_outputs, Tensor coefficients, Tensor[] history, bool "
+      "converted, ScalarType? next_input=None, Tensor? anchor=None, Tensor? extra=None, Tensor? "
+      "noise=None, int? seed=None, int offset=0, float? quantile=None, float maximum=1.0) -> "
+      "(Tensor sample, Tensor converted, Tensor next_input)");
   m.def("cpu_isa() -> str");
   m.def("set_cpu_isa(str name) -> ()");
 }

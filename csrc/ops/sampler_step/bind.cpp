@@ -306,9 +306,9 @@ void run(SamplerStepParams& p, const Tensor& x, bool threshold) {
 
 std::tuple<Tensor, Tensor, Tensor> sampler_step(
     Tensor x, std::vector<Tensor> model_outputs, Tensor coefficients, std::vector<Tensor> history,
-    std::optional<Tensor> anchor, std::optional<Tensor> extra, std::optional<Tensor> noise,
-    std::optional<int64_t> seed, int64_t offset, std::optional<double> quantile, double maximum,
-    bool converted, std::optional<ScalarType> next_input) {
+    bool converted, std::optional<ScalarType> next_input, std::optional<Tensor> anchor,
+    std::optional<Tensor> extra, std::optional<Tensor> noise, std::optional<int64_t> seed,
+    int64_t offset, std::optional<double> quantile, double maximum) {
   const Arguments arguments{x,     model_outputs, coefficients, history,  anchor, extra,
                             noise, seed,          offset,       quantile, maximum};
   Call call(arguments);

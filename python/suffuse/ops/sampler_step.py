@@ -98,8 +98,8 @@ def sampler_step(
         )  # fmt: skip
     else:
         out = _forward(
-            x, model_outputs, coefficients, history, anchor, extra, noise, seed, offset, quantile,
-            maximum, converted, next_input,
+            x, model_outputs, coefficients, history, converted, next_input, anchor, extra, noise,
+            seed, offset, quantile, maximum,
         )  # fmt: skip
     return SamplerStep(
         out[0], out[1] if converted else None, out[2] if next_input is not None else None
@@ -139,20 +139,23 @@ def _forward(
     model_outputs: Sequence[Tensor],
     coefficients: Tensor,
     history: Sequence[Tensor],
-    anchor: Tensor | None,
-    extra: Tensor | None,
-    noise: Tensor | None,
-    seed: int | None,
-    offset: int,
-    quantile: float | None,
-    maximum: float,
     converted: bool,
-    next_input: torch.dtype | None,
+    next_input: torch.dtype | None = None,
+    anchor: Tensor | None = None,
+    extra: Tensor | None = None,
+    noise: Tensor | None = None,
+    seed: int | None = None,
+    offset: int = 0,
+    quantile: float | None = None,
+    maximum: float = 1.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     if _has_kernel(x):
+        # Arguments left out cost nothing: a sixth of a small call is torch's reading of them.
+        if anchor is extra is noise is seed is quantile is None:
+            return _op(x, model_outputs, coefficients, history, converted, next_input)
         return _op(
-            x, model_outputs, coefficients, history, anchor, extra, noise, seed, offset, quantile,
-            maximum, converted, next_input,
+            x, model_outputs, coefficients, history, converted, next_input, anchor, extra, noise,
+            seed, offset, quantile, maximum,
         )  # fmt: skip
     warnings.warn(
         f"suffuse: sampler_step has no kernel for {x.device.type} tensors, so the reference "
@@ -181,15 +184,15 @@ def _fake(
     model_outputs: Sequence[Tensor],
     coefficients: Tensor,
     history: Sequence[Tensor],
-    anchor: Tensor | None,
-    extra: Tensor | None,
-    noise: Tensor | None,
-    seed: int | None,
-    offset: int,
-    quantile: float | None,
-    maximum: float,
     converted: bool,
-    next_input: torch.dtype | None,
+    next_input: torch.dtype | None = None,
+    anchor: Tensor | None = None,
+    extra: Tensor | None = None,
+    noise: Tensor | None = None,
+    seed: int | None = None,
+    offset: int = 0,
+    quantile: float | None = None,
+    maximum: float = 1.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     operands = [(f"model_outputs[{i}]", t) for i, t in enumerate(model_outputs)]
     operands += [(f"history[{i}]", t) for i, t in enumerate(history)]
@@ -255,8 +258,8 @@ class _SamplerStep(torch.autograd.Function):
         *tensors: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
         return _forward(
-            x, tensors[:outputs], coefficients, tensors[outputs:], anchor, extra, noise, seed,
-            offset, quantile, maximum, converted, next_input,
+            x, tensors[:outputs], coefficients, tensors[outputs:], converted, next_input, anchor,
+            extra, noise, seed, offset, quantile, maximum,
         )  # fmt: skip
 
     @staticmethod
