@@ -51,10 +51,9 @@ def interleaved_medians(
 
 
 def copy_bandwidth(bytes_each: int, device: str = "cpu") -> float:
-    """Bytes a second (read plus written) of the best copy of a buffer of this size."""
+    """Bytes a second (read plus written) of torch's copy into a buffer of this size that is there already."""
     source = torch.randn(max(1024, bytes_each // 4), device=device)
     target = torch.empty_like(source)
-    # torch's own copy goes through the cache; the library's pure-copy step may write around it.
     medians = interleaved_medians({"copy": lambda: target.copy_(source)}, device=device)
     return 2 * source.numel() * 4 / medians["copy"]
 

@@ -75,7 +75,8 @@ def test_any_shape(shape, outputs, history, per_sample, mix, options):
         *example(
             shape, *mix, outputs=outputs, history=history, operands=("anchor",),
             per_sample=per_sample, **options,
-        )
+        ),
+        may_cancel=True,
     )  # fmt: skip
 
 
