@@ -102,7 +102,7 @@ __attribute__((const)) dim3 grid_size();
 int lane_index();
 
 // The block's shared memory; fails where the launch gave less than `bytes`.
-void* shared_memory(size_t bytes, size_t alignment);
+void* shared_memory(size_t bytes, size_t alignment, Where where);
 
 // Ends the launch with a finding.
 [[noreturn]] void fail(const char* kind, const std::string& text, Where where);

@@ -166,6 +166,7 @@ void access(const void* address, size_t bytes, Kind kind, uint32_t site, bool co
   const char* p = static_cast<const char*>(address);
   if (static_cast<size_t>(p - fiber->stack) < kStackBytes) {  // locals: registers on the device
     if (!fiber->busy_registers.empty()) check_registers(*fiber, p, bytes, site);
+    if (fiber->watches_registers) touch_registers(*fiber, p, bytes, site);
     return;
   }
   ++engine.report.counters.accesses;
@@ -205,13 +206,13 @@ void reset() {
   engine.last_buffer = nullptr;
 }
 
-void* shared_memory(size_t bytes, size_t alignment) {
+void* shared_memory(size_t bytes, size_t alignment, Where where) {
   (void)alignment;  // a page, as the arena starts
   if (bytes > engine.shared.bytes) {
     fail("out of bounds",
          "the kernel wants " + std::to_string(bytes) +
              " bytes of shared memory, the launch gives " + std::to_string(engine.shared.bytes),
-         {});
+         where);
   }
   return engine.shared.begin;
 }

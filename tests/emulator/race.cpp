@@ -168,22 +168,29 @@ bool fenced_before(const Access& access, const Fiber& fiber) {
 }
 
 void check_race(Cell& cell, Fiber& fiber, Kind kind, uint32_t site, const char* space) {
+  check_race(cell, fiber, kind,
+             {fiber.clock, static_cast<uint16_t>(fiber.slot), is_atomic(kind), false, site}, space);
+}
+
+void check_race(Cell& cell, const Fiber& fiber, Kind kind, const Access& me, const char* space) {
   const bool atomic = is_atomic(kind);
   if (cell.block != engine.block_number) {
-    if (cell.block) check_other_block(cell, fiber, kind, site);
+    if (cell.block) check_other_block(cell, fiber, kind, me.site);
     cell = {};
     cell.block = engine.block_number;
   }
   const char* between = "without a barrier between them";
   if (!(atomic && cell.write.atomic) && !happened_before(cell.write, fiber)) {
-    complain_race(space, writes(kind) ? "write after write" : "read after write", site, cell.write,
-                  between);
+    complain_race(space, writes(kind) ? "write after write" : "read after write", me.site,
+                  cell.write, between);
+  } else if (me.async && !fenced_before(cell.write, fiber)) {
+    complain_race("proxy fence missing", writes(kind) ? "write after write" : "read after write",
+                  me.site, cell.write, "without a fence_async between them");
   }
-  const Access me{fiber.clock, static_cast<uint16_t>(fiber.slot), atomic, false, site};
   if (!writes(kind)) return remember_read(cell, me);
   for (Access& read : cell.reads) {
     if (!(atomic && read.atomic) && !happened_before(read, fiber)) {
-      complain_race(space, "write after read", site, read, between);
+      complain_race(space, "write after read", me.site, read, between);
     }
     read = {};
   }

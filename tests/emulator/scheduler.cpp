@@ -29,9 +29,6 @@ namespace emulator {
 
 Engine engine;
 
-__attribute__((weak)) void reset_hopper() {}
-__attribute__((weak)) void check_hopper_at_exit(Fiber&) {}
-
 namespace {
 
 std::vector<char*>& stacks() {
@@ -98,7 +95,7 @@ void land_one() {
   const size_t i = engine.options.seed ? random_below(engine.landings.size()) : 0;
   auto landing = std::move(engine.landings[i]);
   engine.landings.erase(engine.landings.begin() + static_cast<ptrdiff_t>(i));
-  landing();
+  landing.work();
   ++engine.progress;
 }
 
@@ -122,7 +119,8 @@ void report_deadlock() {
   for (const Fiber& fiber : engine.fibers) {
     const bool done = fiber.status == Status::done;
     counts[done ? "have ended"
-                : std::string("wait in ") + fiber.waits_in + " at " + describe(fiber.waits_at)]++;
+                : std::string("wait in ") + fiber.waits_in + " at " + describe(fiber.waits_at) +
+                      missing_at(fiber)]++;
   }
   std::string text;
   std::vector<uint32_t> sites;
@@ -180,8 +178,9 @@ void run_block() {
     }
   }
   if (!engine.aborted && !engine.landings.empty()) {
-    complain("copy in flight", 1, "a block ends before asynchronous work of its own has completed",
-             {});
+    const uint32_t site = engine.landings.front().site;
+    complain("copy in flight", site,
+             "a block ends before the copy at " + describe(site) + " has completed", {site});
   }
   if (engine.options.counters) finish_requests();
 }
@@ -259,7 +258,9 @@ void spin(Where where) {
   switch_to_scheduler();
 }
 
-void land_later(std::function<void()> landing) { engine.landings.push_back(std::move(landing)); }
+void land_later(std::function<void()> work, uint32_t site) {
+  engine.landings.push_back({std::move(work), site});
+}
 
 Report run(const char* kernel, dim3 grid, dim3 block, size_t shared_bytes, const Options& options,
            void (*body)(const void*), const void* context) {

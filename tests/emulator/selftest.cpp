@@ -209,7 +209,9 @@ struct TooMuch {
 };
 
 // expects: out of bounds
-__global__ void more_shared_memory_than_launched(Memory) { shared<TooMuch>().x[threadIdx.x] = 0; }
+__global__ void more_shared_memory_than_launched(Memory) {
+  shared<TooMuch>().x[threadIdx.x] = 0;  // here
+}
 
 // expects: misaligned
 __global__ void misaligned_vector(Memory m) {

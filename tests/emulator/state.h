@@ -103,6 +103,7 @@ struct Fiber {
     size_t bytes;
   };
   std::vector<Range> busy_registers;
+  bool watches_registers = false;  // once there has been a wgmma_fence
 };
 
 struct Meeting {  // lanes on their way into one collective
@@ -161,6 +162,11 @@ constexpr bool writes(Kind kind) { return kind != Kind::read && kind != Kind::at
 
 // ---- the engine ------------------------------------------------------------------------------
 
+struct Landing {  // asynchronous work that may complete at any time
+  std::function<void()> work;
+  uint32_t site;  // of what started it
+};
+
 struct SiteTraffic {
   uint8_t bytes = 0;
   bool write = false, shared = false;
@@ -187,9 +193,9 @@ struct Engine {
   Shared shared;
   Fiber* current = nullptr;
   void* scheduler_stack = nullptr;
-  uint64_t progress = 0;                        // grows with everything that can end a wait
-  std::vector<std::function<void()>> landings;  // asynchronous work that may complete at any time
-  std::vector<uint32_t> agent_clock;            // by agent
+  uint64_t progress = 0;  // grows with everything that can end a wait
+  std::vector<Landing> landings;
+  std::vector<uint32_t> agent_clock;  // by agent
   int agents = 0;
 
   // device
@@ -221,7 +227,7 @@ void wake(Fiber& fiber);
 uint64_t random_below(uint64_t bound);
 // Asynchronous work: runs at a later pass that depends on the seed, at the latest when no thread
 // can go on. It runs with engine.current == nullptr.
-void land_later(std::function<void()> landing);
+void land_later(std::function<void()> work, uint32_t site);
 
 // ---- race.cpp --------------------------------------------------------------------------------
 
@@ -235,6 +241,8 @@ bool happened_before(const Access& access, const Fiber& fiber);
 bool fenced_before(const Access& access, const Fiber& fiber);  // for asynchronous accesses
 // Checks one access against a cell and records it.
 void check_race(Cell& cell, Fiber& fiber, Kind kind, uint32_t site, const char* space);
+// The same for an access that an agent makes on behalf of the fiber.
+void check_race(Cell& cell, const Fiber& fiber, Kind kind, const Access& me, const char* space);
 void reset_clocks();
 
 // ---- memory.cpp ------------------------------------------------------------------------------
@@ -266,5 +274,8 @@ float dot_product(const float* a, int a_stride, const float* b, int b_stride, in
 
 void reset_hopper();                      // at the start of a block
 void check_hopper_at_exit(Fiber& fiber);  // at the end of a thread
+// An access to an array of the thread's own, which stands for registers.
+void touch_registers(const Fiber& fiber, const char* p, size_t bytes, uint32_t site);
+std::string missing_at(const Fiber& fiber);  // for a report: what a wait at an mbarrier lacks
 
 }  // namespace emulator

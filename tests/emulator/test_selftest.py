@@ -21,8 +21,8 @@ class Case(NamedTuple):
     sites: set[str]
 
 
-def cases() -> list[Case]:
-    lines = SOURCE.read_text().splitlines()
+def cases(source: Path = SOURCE) -> list[Case]:
+    lines = source.read_text().splitlines()
     found = []
     for i, (first, second) in enumerate(itertools.pairwise(lines)):
         match = KERNEL.match(f"{first}\n{second}")
@@ -31,7 +31,7 @@ def cases() -> list[Case]:
                 j for j in range(i + 1, len(lines)) if lines[j].endswith("}") and lines[j][0] != " "
             )
             marked = {j + 1 for j in range(i, end) if lines[j].endswith("// here")}
-            sites = {f"tests/emulator/selftest.cpp:{line}" for line in marked}
+            sites = {f"tests/emulator/{source.name}:{line}" for line in marked}
             found.append(Case(match["name"], match["expects"], sites))
     return found
 

@@ -124,8 +124,8 @@ float approximate(float exact, int max_ulp) {
 
 float approximate_relative(float exact, float max_relative) {
   if (!engine.options.seed || !std::isfinite(exact)) return exact;
-  const float part = static_cast<float>(random_below(2001)) / 1000.f - 1.f;
-  return exact * (1.f + part * max_relative);
+  const double part = static_cast<double>(random_below(2001)) / 1000 - 1;
+  return static_cast<float>(exact * (1 + part * max_relative));
 }
 
 }  // namespace emulator
