@@ -73,9 +73,10 @@ def compiler() -> tuple[str, str]:
         raise CannotBuild(
             f"the emulator switches threads in x86-64 assembly, this is {platform.machine()}"
         )
-    found = shutil.which(os.environ.get("SUFFUSE_EMULATOR_CXX", "g++"))
+    name = os.environ.get("SUFFUSE_EMULATOR_CXX", "g++")
+    found = shutil.which(name)
     if found is None:
-        raise CannotBuild("no g++")
+        raise CannotBuild(f"no {name}")
     version = subprocess.run([found, "--version"], capture_output=True, text=True, check=True)
     return found, version.stdout.splitlines()[0]
 

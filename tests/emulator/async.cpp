@@ -44,17 +44,15 @@ void copy_async_wait(int pending) {
 }
 
 void check_copies_waited(Fiber& fiber) {
-  bool open = !fiber.open_copies.empty();
-  for (const auto& group : fiber.copy_groups) open |= !group.empty();
-  if (open) {
-    const uint32_t site =
-        fiber.open_copies.empty()
-            ? fiber.copy_groups.back().empty() ? 0 : fiber.copy_groups.back().front().site
-            : fiber.open_copies.front().site;
-    complain("copy in flight", site,
-             "a thread ends with copies that it never waited for, issued at " + describe(site),
-             {site});
+  const std::vector<Copy>* open = fiber.open_copies.empty() ? nullptr : &fiber.open_copies;
+  for (const auto& group : fiber.copy_groups) {
+    if (!group.empty()) open = &group;
   }
+  if (!open) return;
+  const uint32_t site = open->front().site;
+  complain("copy in flight", site,
+           "a thread ends with copies that it never waited for, issued at " + describe(site),
+           {site});
 }
 
 }  // namespace emulator

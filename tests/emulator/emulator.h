@@ -26,7 +26,8 @@ struct Options {
   MmaRounding mma = MmaRounding::ideal;
 };
 
-// Requests are warp-wide: the k-th execution of one instruction by each lane of a warp.
+// Requests are warp-wide: the k-th execution of one instruction by each lane of a warp since all of
+// them last came together.
 struct Traffic {
   uint64_t requests = 0;
   uint64_t sectors = 0;   // 32-byte sectors (global) or wavefronts (shared) that were needed

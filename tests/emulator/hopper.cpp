@@ -7,11 +7,11 @@
 namespace emulator {
 namespace {
 
-// To `least`, the smallest of what was known so far; the fiber's own doings are known to itself.
-void lower(Clock& least, const Clock& other, const Fiber& fiber) {
-  const auto own = static_cast<size_t>(fiber.slot);
+// To the smallest of both, but for one slot.
+void lower(Clock& least, const Clock& other, int except) {
   for (size_t i = 0; i < least.size(); i++) {
-    if (i != own) least[i] = std::min(least[i], i < other.size() ? other[i] : 0);
+    if (static_cast<int>(i) != except)
+      least[i] = std::min(least[i], i < other.size() ? other[i] : 0);
   }
 }
 
@@ -33,12 +33,8 @@ Fiber witness(const std::vector<Fiber*>& fibers) {
   static const Knowledge nothing;
   for (const Fiber* fiber : fibers) {
     const Knowledge& known = fiber->known ? *fiber->known : nothing;
-    lower(common->seen, known.seen, *fiber);
-    // A proxy fence has to be on the way from the fiber's own accesses too.
-    const auto own = static_cast<size_t>(fiber->slot);
-    lower(common->fenced, known.fenced, *fiber);
-    common->fenced[own] =
-        std::min(common->fenced[own], own < known.fenced.size() ? known.fenced[own] : 0);
+    lower(common->seen, known.seen, fiber->slot);  // a thread knows its own doings
+    lower(common->fenced, known.fenced, -1);       // but they need a proxy fence too
   }
   Fiber all;
   all.slot = -1;

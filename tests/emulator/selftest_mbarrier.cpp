@@ -118,8 +118,7 @@ __global__ void one_arrival_too_many(Memory m) {
   mbarrier_arrive(&s.barriers[0]);  // here
 }
 
-// ---- setmaxnreg: three warpgroups of 168 registers a thread
-// --------------------------------------
+// ---- setmaxnreg: three warpgroups, 168 registers a thread --------------------------------------
 
 // expects: nothing
 __global__ void registers_handed_over(Memory) {

@@ -95,7 +95,13 @@ struct Fiber {
 
   std::vector<Copy> open_copies;
   std::deque<std::vector<Copy>> copy_groups;
-  std::vector<uint32_t> executions;  // by site: the k-th execution pairs with other lanes' k-th
+  // By site, since the warp's lanes last came together: the k-th execution pairs with other lanes'
+  // k-th.
+  struct Executions {
+    uint64_t meeting = 0;
+    uint32_t count = 0;
+  };
+  std::vector<Executions> executions;
 
   // Registers that a wgmma in flight uses: on this fiber's stack.
   struct Range {
@@ -117,10 +123,11 @@ struct Request {  // one warp-wide memory request
   uint64_t address[32];
 };
 struct RequestLog {
-  uint64_t first = 0;
+  uint64_t meeting = 0, first = 0;
   std::deque<Request> open;
 };
 struct Warp {
+  uint64_t meeting_count = 0;  // how often all its lanes have come together
   std::vector<Meeting> meetings;
   std::vector<RequestLog> log;  // by site
 };

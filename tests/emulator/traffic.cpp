@@ -71,6 +71,12 @@ void finish(const SiteTraffic& site, const Request& request) {
   }
 }
 
+void finish_open(const SiteTraffic& site, const RequestLog& log) {
+  for (const Request& request : log.open) {
+    if (request.mask) finish(site, request);
+  }
+}
+
 }  // namespace
 
 void count_access(Fiber& fiber, uint64_t address, size_t bytes, bool write, bool shared,
@@ -79,11 +85,19 @@ void count_access(Fiber& fiber, uint64_t address, size_t bytes, bool write, bool
   const uint32_t id = site * 2 + (shared ? 1 : 0);
   if (engine.site_traffic.size() <= id) engine.site_traffic.resize(id + 64);
   engine.site_traffic[id] = {static_cast<uint8_t>(bytes), write, shared};
-  if (fiber.executions.size() <= id) fiber.executions.resize(id + 16, 0);
-  std::vector<RequestLog>& logs = engine.warps[fiber.warp].log;
-  if (logs.size() <= id) logs.resize(id + 16);
-  RequestLog& log = logs[id];
-  const uint64_t execution = fiber.executions[id]++;
+  if (fiber.executions.size() <= id) fiber.executions.resize(id + 16);
+  Warp& warp = engine.warps[fiber.warp];
+  if (warp.log.size() <= id) warp.log.resize(id + 16);
+  RequestLog& log = warp.log[id];
+  Fiber::Executions& executions = fiber.executions[id];
+  if (executions.meeting != warp.meeting_count) executions = {warp.meeting_count, 0};
+  if (log.meeting != warp.meeting_count) {  // lanes that took no part before are past it
+    finish_open(engine.site_traffic[id], log);
+    log.meeting = warp.meeting_count;
+    log.first = 0;
+    log.open.clear();
+  }
+  const uint64_t execution = executions.count++;
   while (log.first + log.open.size() <= execution) log.open.emplace_back();
   Request& request = log.open[execution - log.first];
   request.address[fiber.lane] = address;
@@ -109,9 +123,7 @@ void count_distinct(Buffer& buffer, size_t offset, size_t bytes, bool write) {
 void finish_requests() {
   for (Warp& warp : engine.warps) {
     for (size_t id = 0; id < warp.log.size(); id++) {
-      for (const Request& request : warp.log[id].open) {
-        if (request.mask) finish(engine.site_traffic[id], request);
-      }
+      finish_open(engine.site_traffic[id], warp.log[id]);
     }
   }
 }

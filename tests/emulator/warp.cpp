@@ -1,4 +1,5 @@
 // Barriers, and operations that the lanes of a warp do together.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
@@ -36,6 +37,8 @@ NamedBarrier& arrive(int id, int threads, Where where) {
   return barrier;
 }
 
+int lanes_of(int warp) { return std::min(32, engine.threads - 32 * warp); }
+
 bool complete(int id, NamedBarrier& barrier) {
   if (barrier.arrived < barrier.needed) return false;
   ++engine.report.counters.barriers;
@@ -43,7 +46,12 @@ bool complete(int id, NamedBarrier& barrier) {
     const Known known = merge(barrier.moments);
     for (Fiber* fiber : barrier.waiting) acquire(*fiber, known);
   }
-  for (Fiber* fiber : barrier.waiting) wake(*fiber);
+  // Warps that came as a whole have all their lanes in one place.
+  std::vector<int> lanes(engine.warps.size());
+  for (Fiber* fiber : barrier.waiting) {
+    wake(*fiber);
+    if (++lanes[fiber->warp] == lanes_of(fiber->warp)) ++engine.warps[fiber->warp].meeting_count;
+  }
   engine.barriers.erase(id);
   return true;
 }
@@ -84,6 +92,9 @@ void collective(const char* kind, uint32_t mask, const void* in, void* out,
   if (meeting.arrived != mask) return block_on(kind, where);
   const Lanes lanes = meeting.lanes;
   meetings.erase(meetings.begin() + static_cast<ptrdiff_t>(i));
+  if (__builtin_popcount(mask) == lanes_of(fiber.warp)) {
+    ++engine.warps[fiber.warp].meeting_count;
+  }
   // Its body may be instrumented code that touches other lanes' stacks.
   engine.muted = true;
   if (all) all(lanes);

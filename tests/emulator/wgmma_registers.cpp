@@ -44,6 +44,12 @@ void clear(Touches& touches, size_t low, size_t high) {
   if (low < high) std::memset(touches.sites + low, 0, (high - low) * sizeof(uint32_t));
 }
 
+void check_on_stack(const Fiber& fiber, const void* begin, size_t bytes, Where where) {
+  const auto offset = static_cast<size_t>(static_cast<const char*>(begin) - fiber.stack);
+  if (offset < kStackBytes && offset + bytes <= kStackBytes) return;
+  fail("wgmma registers", "what stands for registers is no local array of the thread", where);
+}
+
 size_t word_of(const Fiber& fiber, const void* p) {
   return static_cast<size_t>(static_cast<const char*>(p) - fiber.stack) / 4;
 }
@@ -104,12 +110,15 @@ void wgmma_fence(const Registers* listed, int count, Where where) {
   }
   fiber.watches_registers = true;  // what was touched before the first fence has passed it
   for (const Registers* r = listed; r < listed + count; r++) {
-    if (r->bytes) clear(touches, word_of(fiber, r->begin), word_of(fiber, r->begin) + r->bytes / 4);
+    if (r->bytes == 0) continue;
+    check_on_stack(fiber, r->begin, r->bytes, where);
+    clear(touches, word_of(fiber, r->begin), word_of(fiber, r->begin) + r->bytes / 4);
   }
 }
 
 void check_fenced(const Fiber& fiber, const void* begin, size_t bytes, Where where) {
   if (!fiber.watches_registers) fail("wgmma fence", "a wgmma before the first wgmma_fence", where);
+  check_on_stack(fiber, begin, bytes, where);
   const uint32_t* sites = all_touches()[static_cast<size_t>(fiber.slot)].sites;
   const size_t first = word_of(fiber, begin);
   const uint32_t* touched =

@@ -5,8 +5,9 @@
 
 namespace suffuse::gpu {
 
-struct alignas(64) TensorMap {
+union TensorMap {
   emulator::TensorMap map;
+  unsigned char opaque[128];
 };
 static_assert(sizeof(TensorMap) == 128);
 

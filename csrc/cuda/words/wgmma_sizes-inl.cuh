@@ -6,30 +6,30 @@
 #define SUFFUSE_NAMES_4 "%0, %1, %2, %3"
 #define SUFFUSE_NAMES_8 SUFFUSE_NAMES_4 ", %4, %5, %6, %7"
 #define SUFFUSE_NAMES_16 SUFFUSE_NAMES_8 ", %8, %9, %10, %11, %12, %13, %14, %15"
-#define SUFFUSE_NAMES_32                              \
-  SUFFUSE_NAMES_16                                    \
-      ", %16, %17, %18, %19, %20, %21, %22, %23, %24" \
-      ", %25, %26, %27, %28, %29, %30, %31"
-#define SUFFUSE_NAMES_48                              \
-  SUFFUSE_NAMES_32                                    \
-      ", %32, %33, %34, %35, %36, %37, %38, %39, %40" \
-      ", %41, %42, %43, %44, %45, %46, %47"
-#define SUFFUSE_NAMES_64                              \
-  SUFFUSE_NAMES_48                                    \
-      ", %48, %49, %50, %51, %52, %53, %54, %55, %56" \
-      ", %57, %58, %59, %60, %61, %62, %63"
-#define SUFFUSE_NAMES_96                              \
-  SUFFUSE_NAMES_64                                    \
-      ", %64, %65, %66, %67, %68, %69, %70, %71, %72" \
-      ", %73, %74, %75, %76, %77, %78, %79, %80, %81" \
-      ", %82, %83, %84, %85, %86, %87, %88, %89, %90" \
-      ", %91, %92, %93, %94, %95"
-#define SUFFUSE_NAMES_128                                      \
-  SUFFUSE_NAMES_96                                             \
-      ", %96, %97, %98, %99, %100, %101, %102, %103, %104"     \
-      ", %105, %106, %107, %108, %109, %110, %111, %112, %113" \
-      ", %114, %115, %116, %117, %118, %119, %120, %121, %122" \
-      ", %123, %124, %125, %126, %127"
+#define SUFFUSE_NAMES_32                          \
+  SUFFUSE_NAMES_16                                \
+  ", %16, %17, %18, %19, %20, %21, %22, %23, %24" \
+  ", %25, %26, %27, %28, %29, %30, %31"
+#define SUFFUSE_NAMES_48                          \
+  SUFFUSE_NAMES_32                                \
+  ", %32, %33, %34, %35, %36, %37, %38, %39, %40" \
+  ", %41, %42, %43, %44, %45, %46, %47"
+#define SUFFUSE_NAMES_64                          \
+  SUFFUSE_NAMES_48                                \
+  ", %48, %49, %50, %51, %52, %53, %54, %55, %56" \
+  ", %57, %58, %59, %60, %61, %62, %63"
+#define SUFFUSE_NAMES_96                          \
+  SUFFUSE_NAMES_64                                \
+  ", %64, %65, %66, %67, %68, %69, %70, %71, %72" \
+  ", %73, %74, %75, %76, %77, %78, %79, %80, %81" \
+  ", %82, %83, %84, %85, %86, %87, %88, %89, %90" \
+  ", %91, %92, %93, %94, %95"
+#define SUFFUSE_NAMES_128                                  \
+  SUFFUSE_NAMES_96                                         \
+  ", %96, %97, %98, %99, %100, %101, %102, %103, %104"     \
+  ", %105, %106, %107, %108, %109, %110, %111, %112, %113" \
+  ", %114, %115, %116, %117, %118, %119, %120, %121, %122" \
+  ", %123, %124, %125, %126, %127"
 
 // Registers o to o + n - 1 of d as operands.
 #define SUFFUSE_D4(o) "+f"(d[(o)]), "+f"(d[(o) + 1]), "+f"(d[(o) + 2]), "+f"(d[(o) + 3])
@@ -121,3 +121,19 @@ SUFFUSE_WGMMA_SIZE(256, SUFFUSE_NAMES_128, SUFFUSE_D128(0), "%128", "%129", "%13
 
 #undef SUFFUSE_WGMMA_SIZE
 #undef SUFFUSE_WGMMA_TEXT
+#undef SUFFUSE_NAMES_4
+#undef SUFFUSE_NAMES_8
+#undef SUFFUSE_NAMES_16
+#undef SUFFUSE_NAMES_32
+#undef SUFFUSE_NAMES_48
+#undef SUFFUSE_NAMES_64
+#undef SUFFUSE_NAMES_96
+#undef SUFFUSE_NAMES_128
+#undef SUFFUSE_D4
+#undef SUFFUSE_D8
+#undef SUFFUSE_D16
+#undef SUFFUSE_D32
+#undef SUFFUSE_D48
+#undef SUFFUSE_D64
+#undef SUFFUSE_D96
+#undef SUFFUSE_D128
