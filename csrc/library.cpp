@@ -23,10 +23,31 @@ STABLE_TORCH_LIBRARY(suffuse, m) {
       "attention_bwd(Tensor grad_out, Tensor? grad_lse, Tensor q, Tensor k, Tensor v, Tensor out, "
       "Tensor lse, float scale, int causal) -> (Tensor grad_q, Tensor grad_k, Tensor grad_v)");
   m.def(
+      "causal_conv1d_fwd(Tensor x, Tensor weight, Tensor? bias, Tensor? initial_state, Tensor? "
+      "seq_idx, bool silu) -> Tensor");
+  m.def(
+      "causal_conv1d_bwd(Tensor grad_out, Tensor x, Tensor weight, Tensor? bias, Tensor? "
+      "initial_state, Tensor? seq_idx, bool silu) -> (Tensor grad_x, Tensor grad_weight, Tensor "
+      "grad_bias, Tensor grad_initial_state)");
+  m.def("guidance_gram(Tensor[] tensors, bool center=False) -> (Tensor gram, Tensor means)");
+  m.def(
+      "linear_scan(Tensor a, Tensor x, Tensor? initial_state, Tensor? seq_idx, bool reverse, bool "
+      "lagged) -> (Tensor h, Tensor last_state)");
+  m.def(
       "sampler_step(Tensor x, Tensor[] model_outputs, Tensor coefficients, Tensor[] history, bool "
       "converted, ScalarType? next_input=None, Tensor? anchor=None, Tensor? extra=None, Tensor? "
       "noise=None, int? seed=None, int offset=0, float? quantile=None, float maximum=1.0) -> "
       "(Tensor sample, Tensor converted, Tensor next_input)");
+  m.def(
+      "selective_scan_fwd(Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, Tensor? D, Tensor? "
+      "z, Tensor? delta_bias, Tensor? initial_state, Tensor? seq_idx, bool delta_softplus, bool "
+      "reverse, bool save) -> (Tensor out, Tensor last_state, Tensor states, Tensor ungated)");
+  m.def(
+      "selective_scan_bwd(Tensor grad_out, Tensor? grad_last_state, Tensor u, Tensor delta, Tensor "
+      "A, Tensor B, Tensor C, Tensor? D, Tensor? z, Tensor? delta_bias, Tensor? seq_idx, Tensor "
+      "states, Tensor ungated, bool delta_softplus, bool reverse) -> (Tensor grad_u, Tensor "
+      "grad_delta, Tensor grad_A, Tensor grad_B, Tensor grad_C, Tensor grad_D, Tensor grad_z, "
+      "Tensor grad_delta_bias, Tensor grad_initial_state)");
   m.def("cpu_isa() -> str");
   m.def("set_cpu_isa(str name) -> ()");
 }

@@ -20,6 +20,7 @@ SUFFUSE_INLINE Vec<double> exp2(Vec<double> x) {
   return map_lanes(x, [](double t) { return __builtin_exp2(t); });
 }
 SUFFUSE_INLINE Vec<double> exp2_fast(Vec<double> x) { return exp2(x); }
+SUFFUSE_INLINE Vec<double> exp2_decay(Vec<double> x) { return exp2(x); }
 SUFFUSE_INLINE Vec<double> log(Vec<double> x) {
   return map_lanes(x, [](double t) { return __builtin_log(t); });
 }

@@ -8,9 +8,11 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "common/dtype.h"
 #include "common/error.h"
+#include "common/view.h"
 
 namespace suffuse {
 
@@ -100,6 +102,22 @@ inline void check_shape(const char* op, const char* argument, const Tensor& t, S
   if (!same) {
     fail(op, argument, "shape " + to_string(expected) + " " + why, to_string(got));
   }
+}
+
+// Dense samples [B, ...] of so many elements, at any distance, as they are; of all else a copy,
+// which `copies` keeps.
+inline SampleView sample_view(const Tensor& t, int64_t elements, std::vector<Tensor>& copies) {
+  if (t.is_contiguous()) return {t.const_data_ptr(), elements};
+  const Sizes sizes = t.sizes(), strides = t.strides();
+  int64_t dense = 1;
+  bool samples_dense = true;
+  for (size_t i = sizes.size() - 1; i > 0; i--) {
+    samples_dense = samples_dense && (sizes[i] == 1 || strides[i] == dense);
+    dense *= sizes[i];
+  }
+  if (samples_dense) return {t.const_data_ptr(), strides[0]};
+  copies.push_back(torch::stable::contiguous(t));
+  return {copies.back().const_data_ptr(), elements};
 }
 
 }  // namespace suffuse

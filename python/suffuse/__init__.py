@@ -1,6 +1,7 @@
 """Suffuse: fused attention and diffusion-sampler kernels for PyTorch, and models built from them.
 
-The ops are functions of this package: :func:`attention`, :func:`sampler_step`. Layers above them:
+The ops are functions of this package: :func:`attention`, :func:`sampler_step`,
+:func:`guidance_gram`, :func:`selective_scan`. Layers above them:
 ``suffuse.nn`` and ``suffuse.models`` (networks), ``suffuse.diffusion`` (processes, solvers,
 guidance, losses), ``suffuse.train`` (trainer), and the command line ``suffuse``.
 """
@@ -12,6 +13,27 @@ try:
 except PackageNotFoundError:  # run from a source tree that was never installed
     __version__ = "0.0.0"
 
-from suffuse.ops import SamplerStep, attention, sampler_step, step_coefficients
+from suffuse.ops import (
+    GuidanceGram,
+    SamplerStep,
+    attention,
+    causal_conv1d,
+    guidance_gram,
+    linear_scan,
+    sampler_step,
+    selective_scan,
+    step_coefficients,
+)
 
-__all__ = ["SamplerStep", "__version__", "attention", "sampler_step", "step_coefficients"]
+__all__ = [
+    "GuidanceGram",
+    "SamplerStep",
+    "__version__",
+    "attention",
+    "causal_conv1d",
+    "guidance_gram",
+    "linear_scan",
+    "sampler_step",
+    "selective_scan",
+    "step_coefficients",
+]

@@ -19,7 +19,11 @@ from suffuse.testing import cpu_isa
 
 OPS: dict[str, tuple[str, ...]] = {
     "attention": ("attention_fwd", "attention_bwd"),
+    "causal_conv1d": ("causal_conv1d_fwd", "causal_conv1d_bwd"),
+    "guidance_gram": ("guidance_gram",),
+    "linear_scan": ("linear_scan",),
     "sampler_step": ("sampler_step",),
+    "selective_scan": ("selective_scan_fwd", "selective_scan_bwd"),
 }
 """Public op -> the torch ops behind it."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -70,13 +71,15 @@ def check(
     table: Tensor,
     kwargs: dict[str, Any],
     may_cancel: bool = False,
+    step: Callable[..., SamplerStep] = sampler_step,
 ) -> SamplerStep:
     """The error rule on every output, with the coefficients that the kernel sees.
 
+    step: runs the kernel, with the arguments of sampler_step.
     may_cancel: for shapes drawn at random, where a result of one or two numbers can be far smaller than its terms.
     """
     table = table if x.dtype == DOUBLE else table.float()
-    actual = sampler_step(x, models, table, **kwargs)
+    actual = step(x, models, table, **kwargs)
     plain = formula.sampler_step(x, models, table, **kwargs)
     wide = {name: cast(value, DOUBLE) for name, value in kwargs.items()}
     wide["next_input"] = DOUBLE if kwargs.get("next_input") else None

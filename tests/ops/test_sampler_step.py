@@ -151,7 +151,8 @@ def test_dynamic_threshold(quantile: float, dtype: torch.dtype, isa: str):
     with use_isa(isa):
         for size in (1, 2, 37, 5000):
             x, models, table, kwargs = example((3, size), dtype, clip=math.inf)
-            check(3 * x, models, table, kwargs | {"threshold": (quantile, 2.5)})
+            for maximum in (2.5, 99.0):  # the quantile above it, and below
+                check(3 * x, models, table, kwargs | {"threshold": (quantile, maximum)})
 
 
 def test_threshold_is_torch_quantile():

@@ -131,22 +131,10 @@ class Call {
     return view(t);
   }
 
-  // Dense samples at any distance are read in place, all else is copied.
   SampleView view(const Tensor& t) {
-    if (t.is_contiguous()) return {t.const_data_ptr(), p.elements};
-    const Sizes sizes = t.sizes(), strides = t.strides();
-    int64_t dense = 1;
-    bool samples_dense = true;
-    for (size_t i = sizes.size() - 1; i > 0; i--) {
-      samples_dense = samples_dense && (sizes[i] == 1 || strides[i] == dense);
-      dense *= sizes[i];
-    }
-    if (samples_dense) {
-      all_contiguous_ = false;
-      return {t.const_data_ptr(), strides[0]};
-    }
-    copies_.push_back(torch::stable::contiguous(t));
-    return {copies_.back().const_data_ptr(), p.elements};
+    const SampleView view = sample_view(t, p.elements, copies_);
+    all_contiguous_ = all_contiguous_ && view.batch_stride == p.elements;
+    return view;
   }
 
   void set_coefficients() {

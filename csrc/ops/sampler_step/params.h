@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "common/dtype.h"
+#include "common/view.h"
 
 namespace suffuse {
 
@@ -14,12 +15,6 @@ struct SamplerStepColumn {
   static constexpr int data_from_x = 10, data_from_model = 11, clip = 12;
   static constexpr int converted_x = 13, converted_model = 14, converted_data = 15;
   static constexpr int next_scale = 16, guidance = 17, count = 21;
-};
-
-// A tensor [batch, elements] with dense samples.
-struct SampleView {
-  const void* data;
-  int64_t batch_stride;  // in elements
 };
 
 struct SamplerStepParams {

@@ -1,6 +1,20 @@
 """The fused ops: public functions, one file each."""
 
 from suffuse.ops.attention import attention
+from suffuse.ops.causal_conv1d import causal_conv1d
+from suffuse.ops.guidance_gram import GuidanceGram, guidance_gram
+from suffuse.ops.linear_scan import linear_scan
 from suffuse.ops.sampler_step import SamplerStep, sampler_step, step_coefficients
+from suffuse.ops.selective_scan import selective_scan
 
-__all__ = ["SamplerStep", "attention", "sampler_step", "step_coefficients"]
+__all__ = [
+    "GuidanceGram",
+    "SamplerStep",
+    "attention",
+    "causal_conv1d",
+    "guidance_gram",
+    "linear_scan",
+    "sampler_step",
+    "selective_scan",
+    "step_coefficients",
+]

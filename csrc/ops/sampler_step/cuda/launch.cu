@@ -4,8 +4,10 @@
 #include <string>
 
 #include "common/error.h"
+#include "ops/sampler_step/cuda/config.h"
 #include "ops/sampler_step/cuda/kernel.cuh"
 #include "ops/sampler_step/cuda/launch.h"
+#include "ops/sampler_step/cuda/threshold.cuh"
 
 namespace suffuse {
 namespace {
@@ -18,16 +20,18 @@ void check_launch(const char* kernel) {
 }
 
 template <class X, class M>
-void launch(const SamplerStepParams& p, cudaStream_t stream) {
-  if (p.scales) {
-    const LaunchShape shape = sampler_step_scales_shape(p);
-    sampler_step_scales_kernel<X, M>
-        <<<static_cast<unsigned>(shape.blocks), shape.threads, shape.shared_bytes, stream>>>(p);
-    check_launch("the quantile kernel");
-  }
-  constexpr int kGroup = sampler_step_group(sizeof(X), sizeof(M));
+void launch_scales(const SamplerStepParams& p, cudaStream_t stream) {
+  constexpr int kGroup = group_size(sizeof(X) > sizeof(M) ? sizeof(X) : sizeof(M));
+  const LaunchShape shape = sampler_step_scales_shape(p);
+  sampler_step_scales_kernel<X, M, kGroup>
+      <<<static_cast<unsigned>(shape.blocks), shape.threads, shape.shared_bytes, stream>>>(p);
+  check_launch("the quantile kernel");
+}
+
+template <class X, class M, int W>
+void launch_step(const SamplerStepParams& p, cudaStream_t stream) {
   const LaunchShape shape = sampler_step_shape(p);
-  sampler_step_kernel<X, M, kGroup>
+  sampler_step_kernel<X, M, W>
       <<<static_cast<unsigned>(shape.blocks), shape.threads, shape.shared_bytes, stream>>>(p);
   check_launch("the step kernel");
 }
@@ -41,14 +45,12 @@ void sampler_step_cuda(const SamplerStepParams& p, void* stream) {
         "threshold on CUDA, got " +
         std::to_string(p.batch) + " and " + std::to_string(p.elements));
   }
-  visit_dtype(p.x_type, [&](auto x) {
-    visit_dtype(p.model_type, [&](auto m) {
-      using X = typename decltype(x)::type;
-      using M = typename decltype(m)::type;
-      if constexpr ((sizeof(X) == 8) == (sizeof(M) == 8)) {
-        launch<X, M>(p, static_cast<cudaStream_t>(stream));
-      }
-    });
+  const auto on = static_cast<cudaStream_t>(stream);
+  visit_sampler_step(p, [&](auto x, auto m, auto group) {
+    using X = typename decltype(x)::type;
+    using M = typename decltype(m)::type;
+    if (p.scales) launch_scales<X, M>(p, on);
+    launch_step<X, M, decltype(group)::value>(p, on);
   });
 }
 

@@ -1,0 +1,22 @@
+// The CPU kernels of selective_scan.
+#pragma once
+
+#include "common/isa.h"
+#include "ops/selective_scan/params.h"
+
+namespace suffuse {
+// At least so many bytes of the calling thread's own, at a cache line; valid until its next call.
+// Defined in bind.cpp, which is compiled for every CPU.
+void* selective_scan_scratch(int64_t bytes);
+}  // namespace suffuse
+
+// B and C of the units [begin, end) of batch x groups x tiles of kScanSteps, time before state.
+SUFFUSE_DECLARE_KERNEL(void, selective_scan_pack_range,
+                       (const SelectiveScanParams& p, int64_t begin, int64_t end), (p, begin, end))
+// The units [begin, end) of batch x blocks of channels.
+SUFFUSE_DECLARE_KERNEL(void, selective_scan_fwd_range,
+                       (const SelectiveScanParams& p, int64_t begin, int64_t end), (p, begin, end))
+// The units [begin, end) of batch x groups x parts.
+SUFFUSE_DECLARE_KERNEL(void, selective_scan_bwd_range,
+                       (const SelectiveScanGradParams& p, int64_t begin, int64_t end),
+                       (p, begin, end))

@@ -1,0 +1,54 @@
+// Launches the CUDA kernels of selective_scan.
+#include <cuda_runtime.h>
+
+#include <string>
+
+#include "common/error.h"
+#include "ops/selective_scan/cuda/launch.h"
+#include "ops/selective_scan/cuda/passes.cuh"
+
+namespace suffuse {
+namespace {
+
+struct Launcher {
+  cudaStream_t stream;
+
+  template <class... P, class... A>
+  void operator()(const char* name, void (*kernel)(P...), const LaunchShape& shape,
+                  A... arguments) const {
+    constexpr int kUnasked = 48 * 1024;  // more shared memory has to be asked for
+    if (shape.blocks > INT32_MAX) {
+      throw Error("selective_scan: u: expected fewer than 2^31 blocks on CUDA, got " +
+                  std::to_string(shape.blocks));
+    }
+    if (shape.shared_bytes > kUnasked) {
+      check(name, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                       shape.shared_bytes));
+    }
+    kernel<<<static_cast<unsigned>(shape.blocks), shape.threads, shape.shared_bytes, stream>>>(
+        arguments...);
+    check(name, cudaGetLastError());
+  }
+
+  static void check(const char* name, cudaError_t error) {
+    if (error != cudaSuccess) {
+      throw Error(std::string("selective_scan: ") + name + ": " + cudaGetErrorString(error));
+    }
+  }
+};
+
+}  // namespace
+
+int64_t selective_scan_fwd_floats(const SelectiveScanParams& p) { return scan_forward_floats(p); }
+int64_t selective_scan_bwd_floats(const SelectiveScanParams& p) { return scan_backward_floats(p); }
+
+void selective_scan_fwd_cuda(const SelectiveScanParams& p, void* stream) {
+  scan_forward_passes(p, scan_forward_cut(p), Launcher{static_cast<cudaStream_t>(stream)});
+}
+
+void selective_scan_bwd_cuda(const SelectiveScanGradParams& g, void* stream) {
+  scan_backward_passes(g, scan_backward_cut(g.forward),
+                       Launcher{static_cast<cudaStream_t>(stream)});
+}
+
+}  // namespace suffuse

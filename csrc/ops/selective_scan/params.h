@@ -1,0 +1,89 @@
+// What the selective_scan kernels are given. Strides count elements.
+//
+//   delta'_t = softplus(delta_t + bias)          (softplus and bias where asked for)
+//   h_t = exp(delta'_t A) h_{t-1} + delta'_t B_t u_t
+//   out_t = (C_t . h_t + skip u_t) silu(z_t)      (skip and gate where given)
+#pragma once
+
+#include <cstdint>
+
+#include "common/dtype.h"
+#include "common/macros.h"
+
+namespace suffuse {
+
+// A tensor [batch, channel, time] of the call's dtype; null where there is none.
+struct ScanRows {
+  const void* data;
+  int64_t batch, channel, time;
+};
+
+// B or C. Varying: [batch, group, state, time] of the call's dtype, which the CPU packs to [batch,
+// group, time, state] in the arithmetic's type before the scan; else [channel, state] in the
+// arithmetic's type.
+struct ScanProjection {
+  const void* data;
+  int64_t batch, group, state, time;
+  void* packed;
+  bool varying;
+};
+
+struct SelectiveScanParams {
+  int64_t batch, channels, length, states, groups;
+  ScanRows u, delta, z;
+  ScanProjection b, c;
+
+  // In the arithmetic's type: float, or double for f64.
+  const void* a;            // [channels, states]
+  const void *skip, *bias;  // [channels] or null
+  const void* initial;      // [batch, channels, states] or null
+
+  const int32_t*
+      sequence;  // [batch, length] contiguous or null: the state restarts where it changes
+  bool softplus, reverse;
+  DType dtype;
+
+  void *out, *ungated;  // [batch, channels, length] contiguous; ungated (before the gate) or null
+  void* last;           // [batch, channels, states]
+  // The state before each chunk, or null. CPU: [batch, chunks, blocks, states, kScanLanes]; CUDA:
+  // [batch, windows, channels, states].
+  void* chunk_states;
+  int64_t chunk;    // steps of one, a multiple of kScanSteps
+  void* workspace;  // CUDA: of as many floats as the launcher asks for
+};
+
+struct SelectiveScanGradParams {
+  SelectiveScanParams forward;
+  ScanRows grad_out;
+  const void* grad_last;               // [batch, channels, states] or null
+  void *grad_u, *grad_delta, *grad_z;  // [batch, channels, length] contiguous
+  void* grad_initial;                  // [batch, channels, states]
+  void *grad_a, *grad_skip, *grad_bias;  // [channels, states], [channels]
+  // Like B and C: varying [batch, groups, states, length] of the call's dtype, else [channels,
+  // states] in the arithmetic's type.
+  void *grad_b, *grad_c;
+  // What is added up to those five, in the arithmetic's type and an order that depends on the shape
+  // alone. CPU: [batch, channels, states] and [batch, channels]; of varying B and C [batch, group,
+  // part, time, state]. CUDA: cut from the workspace by the launcher.
+  void *sums_a, *sums_skip, *sums_bias, *sums_b, *sums_c;
+  int64_t parts;  // of a group's blocks
+};
+
+// Channels are taken in blocks, time in tiles; a block lies in one group.
+constexpr int64_t kScanLanes = 16, kScanSteps = 16;
+
+inline int64_t scan_blocks_of_group(const SelectiveScanParams& p) {
+  return (p.channels / p.groups + kScanLanes - 1) / kScanLanes;
+}
+inline int64_t scan_blocks(const SelectiveScanParams& p) {
+  return p.groups * scan_blocks_of_group(p);
+}
+inline int64_t scan_chunks(const SelectiveScanParams& p) {
+  return (p.length + p.chunk - 1) / p.chunk;
+}
+// Windows of kScanSteps steps, which start at multiples of that in time.
+SUFFUSE_HD inline int64_t scan_windows(const SelectiveScanParams& p) {
+  return (p.length + kScanSteps - 1) / kScanSteps;
+}
+
+}  // namespace suffuse

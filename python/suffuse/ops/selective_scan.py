@@ -1,0 +1,254 @@
+"""The selective state-space scan of Mamba, forward and backward, without a [B, D, L, N] tensor."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from suffuse import _library  # noqa: F401  (registers the torch ops below)
+from suffuse.reference import selective_scan as formula
+
+_fwd = torch.ops.suffuse.selective_scan_fwd.default
+_bwd = torch.ops.suffuse.selective_scan_bwd.default
+_KERNEL_DEVICES = ("cpu", "meta")
+_TENSORS = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state", "seq_idx")
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    *,
+    delta_softplus: bool = False,
+    initial_state: Tensor | None = None,
+    return_last_state: bool = False,
+    seq_idx: Tensor | None = None,
+    reverse: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The selective scan (Gu and Dao 2023, "Mamba", algorithm 2), gate and skip included.
+
+    With delta' = delta + delta_bias, through softplus if `delta_softplus`::
+
+        h_t = exp(delta'_t A) h_{t-1} + delta'_t B_t u_t
+        out_t = (C_t h_t + D u_t) silu(z_t)
+
+    States are float32 (float64 for a float64 u). The backward pass makes the states again from one
+    in 16 (32 for N > 16, 64 for N > 64). Bitwise repeatable for any number of threads; differentiable
+    twice.
+
+    Args:
+        u: input [B, D, L]; float64, float32, bfloat16 or float16. Rows of adjacent steps or of
+            adjacent channels are read in place, other layouts are copied.
+        delta: step sizes [B, D, L], u's dtype.
+        A: decay rates [D, N], usually negative, of any real dtype. A complex A takes the reference
+            formula, with complex B and C and out = 2 Re(C_t h_t).
+        B, C: [B, N, L] or [B, G, N, L] in u's dtype, shared by the D / G channels of a group; or
+            [D, N], the same at all steps.
+        D: weight of the skip connection [D], or None.
+        z: gate [B, D, L] in u's dtype, or None.
+        delta_bias: [D], or None.
+        delta_softplus: whether delta + delta_bias goes through softplus.
+        initial_state: the state before the first step [B, D, N]; None is 0.
+        return_last_state: also return the state after the last step.
+        seq_idx: int32 [B, L]; the state starts from 0 again wherever the index differs from that of
+            the step before, so that sequences can be packed into one row.
+        reverse: whether time runs from the last step to the first.
+
+    Returns:
+        out [B, D, L] in u's dtype, or ``(out, last_state)`` with last_state [B, D, N], float32 or
+        float64. Gradients flow through both.
+
+    Raises:
+        TypeError: an argument is not a tensor.
+        RuntimeError: shapes, dtypes or devices do not fit.
+        NotImplementedError: forward-mode differentiation.
+    """
+    given = (u, delta, A, B, C, D, z, delta_bias, initial_state, seq_idx)
+    for name, value in zip(_TENSORS, given, strict=True):
+        if not isinstance(value, Tensor) and (value is not None or name in _TENSORS[:5]):
+            got = type(value).__name__
+            raise TypeError(f"selective_scan: {name}: expected a tensor, got {got}")
+    if A.is_complex() or u.device.type not in _KERNEL_DEVICES:
+        if not A.is_complex():
+            _warn_no_kernel(u.device.type)
+        out, last = formula.selective_scan_fwd(*given, delta_softplus, reverse)  # type: ignore[arg-type]
+        return (out, last) if return_last_state else out
+    wide = torch.float64 if u.dtype == torch.float64 else torch.float32
+    B = B.to(wide) if B.dim() == 2 else B.unsqueeze(1) if B.dim() == 3 else B
+    C = C.to(wide) if C.dim() == 2 else C.unsqueeze(1) if C.dim() == 3 else C
+    small = [x if x is None else x.to(wide) for x in (D, delta_bias, initial_state)]
+    operands = (u, delta, A.to(wide), B, C, small[0], z, small[1], small[2], seq_idx)
+    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in operands):
+        out, last, *_ = _SelectiveScan.apply(*operands, delta_softplus, reverse)
+    else:
+        if forward_ad._current_level >= 0:
+            _refuse_forward_mode(operands)
+        out, last, *_ = _fwd(*operands, delta_softplus, reverse, False)
+    return (out, last) if return_last_state else out
+
+
+_warned: set[str] = set()
+
+
+def _warn_no_kernel(device: str) -> None:
+    if device not in _warned and not torch.compiler.is_compiling():
+        _warned.add(device)
+        warnings.warn(
+            f"selective_scan: no kernel for device {device!r} in this build; the plain PyTorch "
+            "formula runs instead",
+            stacklevel=3,
+        )
+
+
+def _refuse_forward_mode(tensors: tuple[Tensor | None, ...]) -> None:
+    if any(x is not None and forward_ad.unpack_dual(x).tangent is not None for x in tensors):
+        raise NotImplementedError(
+            "selective_scan: forward-mode differentiation: expected reverse mode (backward, "
+            "torch.func.grad or vjp), got an input with a tangent"
+        )
+
+
+class _SelectiveScan(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(*inputs: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return _fwd(*inputs, True)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.softplus, ctx.reverse = inputs[10], inputs[11]
+        ctx.mark_non_differentiable(*output[2:])
+        ctx.save_for_backward(*inputs[:10], *output[2:])
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Tensor | None, grad_last: Tensor | None, *_: Any) -> Any:
+        operands, states, ungated = (ctx.saved_tensors[i] for i in (slice(10), 10, 11))
+        if grad_out is None:
+            if grad_last is None:
+                return (None,) * 12
+            grad_out = torch.zeros_like(operands[0])
+        grads = _SelectiveScanBackward.apply(
+            grad_out, grad_last, *operands, states, ungated, ctx.softplus, ctx.reverse
+        )
+        wanted = [
+            grad if x is not None and need else None
+            for grad, x, need in zip(grads, operands[:9], ctx.needs_input_grad[:9], strict=True)
+        ]
+        return (*wanted, None, None, None)
+
+
+class _SelectiveScanBackward(torch.autograd.Function):
+    """The gradients. Their own backward pass differentiates the reference formula."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        grad_out: Tensor, grad_last: Tensor | None, u: Tensor, delta: Tensor, A: Tensor, B: Tensor,
+        C: Tensor, D: Tensor | None, z: Tensor | None, bias: Tensor | None, initial: Tensor | None,
+        seq_idx: Tensor | None, states: Tensor, ungated: Tensor, softplus: bool, reverse: bool,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        raw = _bwd(
+            grad_out, grad_last, u, delta, A, B, C, D, z, bias, seq_idx, states, ungated, softplus,
+            reverse,
+        )  # fmt: skip
+        grad_u, grad_delta, grad_A, grad_B, grad_C, grad_D, grad_z, grad_bias, grad_initial = raw
+        return (
+            grad_u, grad_delta, grad_A.sum(0), _projected(grad_B, B), _projected(grad_C, C),
+            grad_D.sum(0), grad_z, grad_bias.sum(0), grad_initial,
+        )  # fmt: skip
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        grad_out, grad_last, *operands = inputs[:12]
+        ctx.softplus, ctx.reverse = inputs[-2:]
+        ctx.save_for_backward(grad_out, grad_last, *operands)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> Any:
+        grad_out, grad_last, *operands = ctx.saved_tensors
+        there = [i for i, x in enumerate(operands[:9]) if x is not None]
+        outputs = [grad_out] if grad_last is None else [grad_out, grad_last]
+
+        def gradients(*variables: Tensor) -> tuple[Tensor, ...]:
+            inputs, grads = variables[: len(there)], variables[len(there) :]
+
+            def forward(*given: Tensor) -> tuple[Tensor, ...]:
+                full = list(operands)
+                for i, x in zip(there, given, strict=True):
+                    full[i] = x
+                result = formula.selective_scan_fwd(*full, ctx.softplus, ctx.reverse)
+                return result[: len(grads)]
+
+            return torch.func.vjp(forward, *inputs)[1](grads)
+
+        _, pull = torch.func.vjp(gradients, *(operands[i] for i in there), *outputs)  # type: ignore[misc]
+        results = pull(tuple(cotangents[i] for i in there))
+        by_operand = dict(zip(there, results, strict=False))
+        rest = list(results[len(there) :])
+        return (
+            rest[0], rest[1] if grad_last is not None else None,
+            *(by_operand.get(i) for i in range(9)), *(None,) * 5,
+        )  # fmt: skip
+
+
+def _projected(grad: Tensor, like: Tensor) -> Tensor:
+    """The gradient of B or C from the kernel's partial sums."""
+    if like.dim() == 2:
+        return grad.sum(0)
+    return grad.sum(2).transpose(-1, -2).to(like.dtype)
+
+
+def _chunk(states: int) -> int:
+    return 16 if states <= 16 else 32 if states <= 64 else 64
+
+
+@torch.library.register_fake("suffuse::selective_scan_fwd")
+def _fwd_fake(u, delta, A, B, C, D, z, delta_bias, initial_state, seq_idx, delta_softplus, reverse, save):  # type: ignore[no-untyped-def]  # fmt: skip
+    batch, channels, length = u.shape
+    states = A.shape[1]
+    wide = torch.float64 if u.dtype == torch.float64 else torch.float32
+    last = u.new_empty(batch, channels, states, dtype=wide)
+    out = u.new_empty(u.shape)
+    if not save:
+        return out, last, u.new_empty(0, dtype=wide), u.new_empty(0)
+    groups = _groups(B, C)
+    blocks = groups * ((channels // groups + 15) // 16)
+    chunks = (length + _chunk(states) - 1) // _chunk(states)
+    saved = u.new_empty(batch, chunks, blocks, states, 16, dtype=wide)
+    return out, last, saved, u.new_empty(u.shape if z is not None else 0)
+
+
+@torch.library.register_fake("suffuse::selective_scan_bwd")
+def _bwd_fake(grad_out, grad_last, u, delta, A, B, C, D, z, delta_bias, seq_idx, states, ungated, delta_softplus, reverse):  # type: ignore[no-untyped-def]  # fmt: skip
+    batch, channels, length = u.shape
+    groups = _groups(B, C)
+    blocks = max((channels // groups + 15) // 16, 1)
+    parts = min(max(8 // max(batch * groups, 1), 1), blocks)
+
+    def wide(*shape: int) -> Tensor:
+        return u.new_empty(shape, dtype=A.dtype)
+
+    matrix = (batch, channels, A.shape[1])
+    projected = (batch, groups, parts, length, A.shape[1])
+    return (
+        u.new_empty(u.shape), u.new_empty(u.shape), wide(*matrix),
+        wide(*(matrix if B.dim() == 2 else projected)),
+        wide(*(matrix if C.dim() == 2 else projected)), wide(batch, channels),
+        u.new_empty(u.shape if z is not None else 0), wide(batch, channels), wide(*matrix),
+    )  # fmt: skip
+
+
+def _groups(B: Tensor, C: Tensor) -> int:
+    return B.shape[1] if B.dim() == 4 else C.shape[1] if C.dim() == 4 else 1
