@@ -1,4 +1,4 @@
-"""Calls of the kernels of scan_rows.cpp that check what they give."""
+"""Calls of the kernels of scan_rows.cpp and scan_rows_16bit.cpp that check what they give."""
 
 from __future__ import annotations
 
@@ -12,9 +12,13 @@ from emulated.harness import DeviceTensor, Emulator, assert_coalesced, assert_tr
 STORAGE = (torch.float32, torch.bfloat16, torch.float16)
 ROUNDING = {torch.float32: 0.0, torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
 UNIT = 2.0**-24
-# Vectors of 16 bytes that a thread has, and threads, as scan_rows.cpp has them; SPLIT: rows are split.
+# Vectors of 16 bytes that a thread has, and threads, as scan_rows_run.h has them; SPLIT: rows are split.
 THREADS = {1: 160, 2: 96, 4: 64, 8: 32}
 SPLIT = 0
+
+
+def library(dtype: torch.dtype) -> str:
+    return "scan_rows" if dtype == torch.float32 else "scan_rows_16bit"
 
 
 def tile_length(dtype: torch.dtype, vectors: int) -> int:
@@ -49,18 +53,19 @@ def scan(
     device: Emulator, a: Tensor, x: Tensor, start: Tensor, vectors: int, reverse: bool, shift: int = 0
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Runs the kernel, checks what it gives against the reference, and returns it."""
-    (rows, length), dtype, kind = a.shape, a.dtype, STORAGE.index(a.dtype)
+    (rows, length), dtype = a.shape, a.dtype
     h = device.empty((rows, length), dtype, "h")
     last = device.empty((rows,), torch.float32, "last")
     workspace: DeviceTensor | None = None
     needed = 0
     if vectors == SPLIT:
         size = device.function("emulated_linear_scan_workspace", ctypes.c_int64)
-        needed = size(kind, rows, length)
+        needed = size(rows, length)
         workspace = device.tensor(torch.zeros(needed // 4, dtype=torch.int32), "workspace")
     report = device.call(
-        "emulated_linear_scan", kind, device.tensor(a, "a", shift=shift), device.tensor(x, "x"),
+        "emulated_linear_scan", device.tensor(a, "a", shift=shift), device.tensor(x, "x"),
         device.tensor(start, "start"), h, last, rows, length, vectors, reverse, workspace,
+        *([dtype == torch.float16] if dtype.itemsize == 2 else []),
     )  # fmt: skip
 
     flip = (lambda t: t.flip(1)) if reverse else (lambda t: t)
