@@ -51,9 +51,10 @@ class RowTile {
     return loaded;
   }
 
-  // The thread's own elements. Other windows may take the same shared memory next.
-  SUFFUSE_DEVICE static void exchange(Shared& shared, const Loaded& loaded,
-                                      float (&items)[kItems]) {
+  // The thread's own elements: float for types of 2 bytes, else of S's size. Other windows may take
+  // the same shared memory next.
+  template <class T>
+  SUFFUSE_DEVICE static void exchange(Shared& shared, const Loaded& loaded, T (&items)[kItems]) {
     __syncwarp();  // the warp has read what it last had there
 #pragma unroll
     for (int i = 0; i < kVectors; i++) {
@@ -62,7 +63,7 @@ class RowTile {
     __syncwarp();
 #pragma unroll
     for (int i = 0; i < kVectors; i++) {
-      float values[kPerVector];
+      T values[kPerVector];
       unpack_group<S>(gpu::load_vector<uint4>(&shared.vectors[place(blocked(i))]), values);
 #pragma unroll
       for (int k = 0; k < kPerVector; k++) items[item(i, k)] = values[k];
@@ -70,12 +71,13 @@ class RowTile {
   }
 
   // Writes the elements of the window that are in the row.
-  SUFFUSE_DEVICE static void store(Shared& shared, const float (&items)[kItems], S* row,
-                                   int64_t window, int64_t length) {
+  template <class T>
+  SUFFUSE_DEVICE static void store(Shared& shared, const T (&items)[kItems], S* row, int64_t window,
+                                   int64_t length) {
     __syncwarp();
 #pragma unroll
     for (int i = 0; i < kVectors; i++) {
-      float values[kPerVector];
+      T values[kPerVector];
 #pragma unroll
       for (int k = 0; k < kPerVector; k++) values[k] = items[item(i, k)];
       gpu::store_vector(&shared.vectors[place(blocked(i))], pack_group<S, uint4>(values));

@@ -98,12 +98,25 @@ def test_rows_of_length_0_leave_the_initial_state(lagged: bool):
     assert torch.equal(last, torch.zeros(2, 3))
 
 
-def test_bad_numbers_go_on_to_later_steps_of_their_sequence():
+def test_nan_goes_on_to_later_steps_of_its_sequence():
     call = make((1, 2, 2 * tile(FLOAT, 128) + 37), FLOAT)
-    call["x"][0, 0, 700], call["x"][0, 1, 33] = torch.nan, torch.inf
+    call["x"][0, 0, 700], call["x"][0, 1, 33] = torch.nan, torch.nan
     index = packed(call["x"], [32, 600, 3000])
     for reverse in (False, True):
         check_scan(emulated(), call, index, reverse, False)
+
+
+@pytest.mark.parametrize("length", [300, 2 * 2048 + 37])
+def test_infinity_stays_in_its_sequence(length: int):
+    """Composed decays underflow to 0, so that it may become NaN, but never finite."""
+    call = make((1, 1, length), FLOAT)
+    call["x"][0, 0, 33] = -torch.inf
+    index = packed(call["x"], [30, length - 20])
+    for reverse, bad in ((False, slice(33, length - 20)), (True, slice(30, 34))):
+        h, _ = emulated()(call["a"], call["x"], None, index, reverse, False)
+        finite = torch.ones(length, dtype=torch.bool)
+        finite[bad] = False
+        assert torch.equal(h[0, 0].isfinite(), finite)
 
 
 @pytest.mark.parametrize("reverse", [False, True])

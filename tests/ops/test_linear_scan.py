@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from ops.linear_scan_calls import COMPLEX, REAL, double_of, floor, make, parts
 
 from suffuse import ops
 from suffuse.reference.linear_scan import linear_scan as reference
@@ -20,36 +21,7 @@ from suffuse.testing import (
     use_threads,
 )
 
-REAL = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-COMPLEX = (torch.complex128, torch.complex64)
 SHAPES = [(1, 1, 1), (2, 17, 35), (1, 32, 64), (3, 5, 18)]  # batch, channels, steps
-
-
-def floor(dtype):
-    return (4 if dtype not in (torch.bfloat16, torch.float16) else 0.5) * torch.finfo(dtype).eps
-
-
-def wide_of(dtype):
-    return torch.float32 if dtype in (torch.bfloat16, torch.float16) else dtype
-
-
-def double_of(dtype):
-    return torch.complex128 if dtype.is_complex else torch.float64
-
-
-def make(shape, dtype, seed=0, constant=False, wide_a=False):
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(*size):
-        return torch.randn(size, generator=generator, dtype=double_of(dtype))
-
-    a = normal(shape[1]) if constant else normal(*shape)
-    a = a / a.abs().clamp(min=1) * 0.95  # no longer than 1: decays of any sign and phase
-    return {
-        "a": a.to(wide_of(dtype) if wide_a else dtype),
-        "x": normal(*shape).to(dtype),
-        "initial_state": normal(*shape[:2]).to(wide_of(dtype)),
-    }
 
 
 def plain(a, x, *, initial_state, return_last_state=True, seq_idx=None, reverse=False):
@@ -82,10 +54,6 @@ def results(function, tensors, **options):
         (h, last), list(leaves.values()), cotangents, materialize_grads=True
     )
     return {"h": h.detach(), "last": last.detach(), **dict(zip(leaves, grads, strict=True))}
-
-
-def parts(x):
-    return torch.view_as_real(x) if x.is_complex() else x
 
 
 def check(tensors, **options):
