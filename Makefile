@@ -46,7 +46,7 @@ $(VENV)/demo.stamp: $(VENV)/torch.stamp
 	touch $@
 
 $(VENV)/test.stamp: $(VENV)/demo.stamp
-	$(PIP) pytest pytest-xdist hypothesis diffusers transformers nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm
+	$(PIP) pytest pytest-xdist hypothesis diffusers transformers torchsde nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm
 	touch $@
 
 $(VENV)/lint.stamp: $(VENV)/torch.stamp
