@@ -1,4 +1,4 @@
-"""Losses against their formulas, their optimum on Gaussian data, times, weights, wrong arguments."""
+"""Losses against their formulas, their optimum on Gaussian data, draws, wrong arguments."""
 
 import math
 
@@ -7,17 +7,21 @@ import torch
 
 from suffuse.diffusion import (
     EDM,
-    PREDICTIONS,
     VP,
     Flow,
+    cosmap_weight,
     denoising_loss,
     edm_preconditioned,
     flow_matching_loss,
-    logit_normal_times,
-    min_snr_weight,
-    predicted_data,
+    multiscale_loss,
+    optimal_pairing,
+    ot_flow_matching_loss,
     prediction_target,
 )
+
+
+def multiscale(model, x0, **options):
+    return multiscale_loss(model, x0, process=Flow(), prediction="flow", **options)
 
 
 class Recorder:
@@ -45,6 +49,70 @@ def test_flow_matching_loss_is_its_formula():
     assert model.t is t
     assert model.condition == {"label": 7}
     torch.testing.assert_close(loss, ((output - (noise - x0)) ** 2).mean())
+
+
+@pytest.mark.parametrize("shape", [(3, 2, 16, 16), (3, 16, 24), (2, 3, 4, 8, 8)])
+def test_multiscale_loss_is_the_sum_over_sides(shape):
+    x0, noise, output = torch.randn(3, *shape).unbind(0)
+    t, weight = torch.linspace(0.2, 0.8, shape[0]), torch.arange(1.0, shape[0] + 1)
+    loss = multiscale_loss(
+        Recorder(output),
+        x0,
+        process=VP(),
+        prediction="v",
+        smallest=4,
+        t=t,
+        noise=noise,
+        weight=lambda alpha, sigma: weight,
+    )
+    error = output - prediction_target("v", VP(), x0, noise, t)
+    expected, side = torch.zeros(()), min(shape[-2:])
+    for factor in (1, 2, 4):
+        if side // factor >= 4:
+            h, w = shape[-2] // factor, shape[-1] // factor
+            blocks = error.reshape(*shape[:-2], h, factor, w, factor).mean((-3, -1))
+            square = (blocks**2).flatten(1).mean(1)
+            expected = expected + (weight * square).mean() / (side // factor)
+    torch.testing.assert_close(loss, expected)
+
+
+def test_multiscale_loss_of_one_side_is_the_denoising_loss():
+    x0, noise, output = torch.randn(3, 2, 1, 8, 8).unbind(0)
+    given = {"process": Flow(), "prediction": "flow", "t": torch.rand(2), "noise": noise}
+    loss = multiscale_loss(Recorder(output), x0, smallest=8, **given)
+    torch.testing.assert_close(loss, denoising_loss(Recorder(output), x0, **given) / 8)
+
+
+def test_ot_flow_matching_pairs_noise_with_data():
+    x0, noise, output = torch.randn(3, 32, 3).unbind(0)
+    t = torch.rand(32)
+    model = Recorder(output)
+    loss = ot_flow_matching_loss(model, x0, t=t, noise=noise, label=7)
+    paired = noise[optimal_pairing(x0, noise)]
+    torch.testing.assert_close(model.x, (1 - t[:, None]) * x0 + t[:, None] * paired)
+    torch.testing.assert_close(loss, ((output - (paired - x0)) ** 2).mean())
+    assert model.condition == {"label": 7}
+    assert (paired - x0).square().sum() < (noise - x0).square().sum()
+
+
+def test_ot_flow_matching_draws_times_then_noise():
+    x0, _, output = data()
+    model, generator = Recorder(output), torch.Generator().manual_seed(4)
+    ot_flow_matching_loss(model, x0, generator=torch.Generator().manual_seed(4))
+    t = torch.rand(5, generator=generator)
+    noise = torch.randn(x0.shape, generator=generator)
+    assert torch.equal(model.t, t)
+    paired = noise[optimal_pairing(x0, noise)]
+    torch.testing.assert_close(model.x, Flow().add_noise(x0, paired, t))
+
+
+def test_flow_matching_loss_takes_weights():
+    x0, noise, output = data()
+    t = torch.rand(5)
+    loss = flow_matching_loss(Recorder(output), x0, t=t, noise=noise, weight=cosmap_weight)
+    weight = 2 / (math.pi * (1 - 2 * t + 2 * t**2))
+    square = ((output - (noise - x0)) ** 2).mean((1, 2))
+    torch.testing.assert_close(loss, (weight * square).mean())
 
 
 def test_times_then_noise_are_drawn_from_the_generator():
@@ -92,29 +160,6 @@ def test_edm_loss_is_equation_8_of_the_paper():
     torch.testing.assert_close(loss, paper.mean(), rtol=1e-4, atol=0)
 
 
-@pytest.mark.parametrize(
-    "kind", [*PREDICTIONS, edm_preconditioned(0.5)], ids=lambda k: getattr(k, "name", k)
-)
-def test_min_snr_weight_bounds_the_error_of_the_data_estimate(kind):
-    x0, noise, output = data()
-    t = torch.tensor([0.02, 0.1, 0.3, 0.6, 0.95])
-    process = VP()
-    loss = denoising_loss(
-        Recorder(output),
-        x0,
-        process=process,
-        prediction=kind,
-        t=t,
-        noise=noise,
-        weight=min_snr_weight(kind, gamma=5.0),
-    )
-    estimate = predicted_data(kind, process, process.add_noise(x0, noise, t), output, t)
-    snr = (process.alpha(t) / process.sigma(t)) ** 2
-    weight = snr.clamp(max=5.0)
-    error = ((estimate - x0) ** 2).mean((1, 2))
-    torch.testing.assert_close(loss, (weight * error).mean(), rtol=1e-3, atol=0)
-
-
 def test_gaussian_data_have_the_known_optimum():
     # For x0 ~ N(0, s^2), E[noise - x0 | x_t] = ((t - (1 - t) s^2) / v) x_t, v = (1-t)^2 s^2 + t^2,
     # and what is left of the loss is s^2 / v.
@@ -130,15 +175,6 @@ def test_gaussian_data_have_the_known_optimum():
     (gradient,) = torch.autograd.grad(loss, slope)
     assert loss.item() == pytest.approx(s**2 / v, rel=0.01)
     assert abs(gradient.item()) < 0.01
-
-
-def test_logit_normal_times():
-    t = logit_normal_times(50_000, mean=0.5, std=2.0, generator=torch.Generator().manual_seed(0))
-    logits = torch.logit(t.double())
-    assert t.dtype == torch.float32
-    assert ((t > 0) & (t < 1)).all()
-    assert logits.mean().item() == pytest.approx(0.5, abs=0.03)
-    assert logits.std().item() == pytest.approx(2.0, abs=0.03)
 
 
 def test_low_precision_data_give_a_float32_loss():
@@ -168,8 +204,9 @@ def test_loss_trains_the_denoiser():
         (lambda m, x: flow_matching_loss(m, x, noise=x[:2]), r"noise has shape \(2, 4, 2\)"),
         (lambda m, x: flow_matching_loss(lambda x, t: x[:, :1], x), r"returned shape \(5, 1, 2\)"),
         (lambda m, x: denoising_loss(m, x, process=VP(), prediction="x"), "prediction is 'x'"),
-        (lambda m, x: logit_normal_times(3, std=0.0), "std is 0.0"),
-        (lambda m, x: min_snr_weight("v", gamma=-1.0), "gamma is -1.0"),
+        (lambda m, x: ot_flow_matching_loss(m, x, noise=x[:2]), r"noise has shape \(2, 4, 2\)"),
+        (lambda m, x: multiscale(m, x, smallest=3), r"x0 has shape \(5, 4, 2\), expected \[B, ..."),
+        (lambda m, x: multiscale(m, x, smallest=2, t=torch.rand(4)), "multiscale_loss: t has"),
     ],
 )
 def test_wrong_arguments_are_named(call, message):

@@ -8,9 +8,14 @@ from suffuse.diffusion import (
     PREDICTIONS,
     VE,
     VP,
+    Cosine,
+    DiscreteVE,
     DiscreteVP,
     Flow,
+    SubVP,
+    converted_prediction,
     edm_preconditioned,
+    exponential_sigmas,
     linear_betas,
     predicted_data,
     predicted_noise,
@@ -20,7 +25,9 @@ from suffuse.diffusion import (
 from suffuse.diffusion.prediction import as_prediction
 
 ZERO_SNR = DiscreteVP.from_betas(zero_terminal_snr(linear_betas()))
-PROCESSES = [VP(), VE(), Flow(), EDM(), DiscreteVP.from_betas(linear_betas()), ZERO_SNR]
+CHAIN = DiscreteVP.from_betas(linear_betas())
+GEOMETRIC = DiscreteVE(exponential_sigmas(50, 0.01, 50.0).flip(0))
+PROCESSES = [VP(), SubVP(), VE(), Flow(), EDM(), Cosine(), CHAIN, ZERO_SNR, GEOMETRIC]
 KINDS = [*PREDICTIONS.values(), edm_preconditioned(0.7)]
 
 
@@ -43,6 +50,29 @@ def test_target_gives_back_data_and_noise(process, kind):
     back = predicted_noise(kind, process, x, target, t)
     torch.testing.assert_close(data, x0, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(back, noise, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("process", PROCESSES, ids=name)
+@pytest.mark.parametrize("target", KINDS, ids=name)
+@pytest.mark.parametrize("source", KINDS, ids=name)
+def test_every_kind_is_converted_to_every_other(source, target, process):
+    t = process.t_max * torch.tensor([0.05, 0.5, 0.9], dtype=torch.float64)
+    x0, noise = pair(3)
+    x = process.add_noise(x0, noise, t)
+    output = prediction_target(source, process, x0, noise, t)
+    wanted = prediction_target(target, process, x0, noise, t)
+    converted = converted_prediction(source, target, process, x, output, t)
+    torch.testing.assert_close(converted, wanted, rtol=1e-8, atol=1e-8)
+
+
+def test_a_wrong_output_is_converted_consistently():
+    # Of an output that is no clean target, the estimates stay the same in every kind.
+    process, t = VP(), torch.tensor([0.4, 0.7], dtype=torch.float64)
+    x, output = pair(2)
+    data = predicted_data("v", process, x, output, t)
+    for kind in KINDS:
+        other = converted_prediction("v", kind, process, x, output, t)
+        torch.testing.assert_close(predicted_data(kind, process, x, other, t), data)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import torch
 
 from suffuse.diffusion import (
     DDIM,
+    DDPM,
     EDM,
     SOLVERS,
     VP,
@@ -23,6 +24,7 @@ from suffuse.diffusion import (
     sample,
     uniform,
 )
+from suffuse.diffusion.guidance import Guided
 from suffuse.reference.sampler_step import philox_normal
 
 TIMES = uniform(VP(), 8)
@@ -63,7 +65,7 @@ def test_a_seed_means_philox_numbers_of_its_stage():
     torch.testing.assert_close(by_seed, by_tensor, rtol=1e-5, atol=1e-5)
 
 
-def test_a_generator_draws_only_where_there_is_noise():
+def test_a_generator_draws_as_diffusers_does():
     plan = DDIM(eta=0.7).plan(VP(), "v", TIMES)
     assert [stage.noise != 0 for stage in plan.stages] == [True] * 7 + [False]
     generator = torch.Generator().manual_seed(9)
@@ -72,6 +74,13 @@ def test_a_generator_draws_only_where_there_is_noise():
     noise = torch.stack([torch.randn(start().shape, generator=again) for _ in range(7)])
     noise = torch.cat([noise, torch.full((1, *start().shape), torch.nan)])
     assert torch.equal(by_generator, sample(model, start(), plan, noise=noise))
+    torch.randn(start().shape, generator=again)  # drawn in the last step, and not used
+    assert torch.equal(generator.get_state(), again.get_state())
+    plan = DDPM().plan(VP(), "v", TIMES)
+    sample(model, start(), plan, generator=generator.manual_seed(9))
+    again.manual_seed(9)
+    for _ in range(7):
+        torch.randn(start().shape, generator=again)
     assert torch.equal(generator.get_state(), again.get_state())
 
 
@@ -84,7 +93,10 @@ def test_plans_without_noise_leave_the_random_state_alone():
     assert torch.equal(default, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("name", SOLVERS)
+PLAIN = [name for name in SOLVERS if name != "repaint"]  # which needs a known picture
+
+
+@pytest.mark.parametrize("name", PLAIN)
 def test_low_precision_models_get_a_float32_sample(name):
     plan = SOLVERS[name]().plan(VP(), "v", TIMES)
     seen = set()
@@ -94,18 +106,18 @@ def test_low_precision_models_get_a_float32_sample(name):
         return model(x, t).to(x.dtype)
 
     x = start()
-    result = sample(half, x, plan, model_dtype=torch.bfloat16)
+    result = sample(half, x, plan, model_dtype=torch.bfloat16, seed=7)
     assert seen == {(torch.bfloat16, torch.float32)}
     assert result.dtype == torch.float32
-    exact = sample(model, x.double(), plan)
+    exact = sample(model, x.double(), plan, seed=7)
     assert exact.dtype == torch.float64
-    assert (result - exact).abs().max() < 0.03
+    assert (result - exact).abs().max() < 0.03 * exact.abs().max()
     assert not torch.equal(result, result.bfloat16().float())
-    from_half = sample(half, x.bfloat16(), plan)
+    from_half = sample(half, x.bfloat16(), plan, seed=7)
     assert from_half.dtype == torch.float32
 
 
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("name", PLAIN)
 def test_a_preconditioned_model_gets_its_scaled_input_and_time(name):
     kind, process = edm_preconditioned(0.5), EDM()
     times = karras(process, 6, sigma_min=0.01, sigma_max=80.0)
@@ -122,8 +134,9 @@ def test_a_preconditioned_model_gets_its_scaled_input_and_time(name):
         output = network(scale * x, kind.model_time(alpha, sigma))
         return predicted_data(kind, process, x, output, t)
 
-    expected = sample(denoiser, x, direct)
-    torch.testing.assert_close(sample(network, x, raw), expected, rtol=1e-9, atol=1e-9)
+    expected = sample(denoiser, x, direct, seed=7)
+    got = sample(network, x, raw, seed=7)
+    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
 
 
 def test_callback_sees_every_step_and_x_is_left_alone():
@@ -184,11 +197,11 @@ def test_kept_tensors_come_newest_first():
 
 
 class Wrong(Guidance):
-    def weights(self, time):
+    def weights(self, time, step=0):
         return (0.5, 0.5)
 
-    def outputs(self, x, t, time):
-        return (x,)
+    def outputs(self, x, t, time, step=0, state=None):
+        return Guided((x,))
 
 
 PLAN = DDIM(eta=1.0).plan(VP(), "v", TIMES)

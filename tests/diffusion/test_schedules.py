@@ -2,21 +2,35 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+from scipy.stats import beta as beta_distribution
 
 from suffuse.diffusion import (
     EDM,
     VE,
     VP,
+    DiscreteVE,
     DiscreteVP,
     Flow,
+    beta_integers,
+    beta_sigmas,
+    ddim_uniform,
+    exponential_sigmas,
     karras,
+    karras_sigmas,
+    kl_optimal_sigmas,
     leading,
+    levels,
     linear_betas,
+    linear_quadratic_sigmas,
     linspace,
+    normal,
+    sgm_uniform,
     shifted,
+    simple,
     trailing,
     uniform,
     uniform_lambda,
@@ -26,6 +40,7 @@ from suffuse.diffusion import (
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")
 
 CHAIN = DiscreteVP.from_betas(linear_betas())
+LEVELS = DiscreteVE(exponential_sigmas(50, 0.01, 100.0).flip(0))
 GRIDS = {
     "uniform-flow": (Flow(), uniform(Flow(), 13)),
     "uniform-vp": (VP(), uniform(VP(), 13)),
@@ -38,6 +53,15 @@ GRIDS = {
     "leading": (CHAIN, leading(CHAIN, 13)),
     "linspace": (CHAIN, linspace(CHAIN, 13)),
     "trailing": (CHAIN, trailing(CHAIN, 13)),
+    "simple": (CHAIN, simple(CHAIN, 13)),
+    "beta-integers": (CHAIN, beta_integers(CHAIN, 13)),
+    "normal-chain": (CHAIN, normal(CHAIN, 13)),
+    "normal-flow": (Flow(), normal(Flow(), 13, last=0.001)),
+    "sgm-uniform": (CHAIN, sgm_uniform(CHAIN, 13)),
+    "beta-chain": (CHAIN, levels(CHAIN, beta_sigmas(13, 0.02, 100.0))),
+    "kl-optimal-ve": (VE(), levels(VE(), kl_optimal_sigmas(13, 0.01, 1000.0))),
+    "linear-quadratic": (Flow(), levels(Flow(), linear_quadratic_sigmas(13), ratio=False)),
+    "leading-ve": (LEVELS, leading(LEVELS, 13)),
 }
 
 
@@ -67,13 +91,6 @@ def test_uniform_lambda_is_even_in_lambda():
     assert lam[[0, -1]].tolist() == pytest.approx([-math.log(20), -math.log(0.05)])
 
 
-def test_shift_is_the_formula_and_its_own_inverse():
-    times = uniform(Flow(), 4)
-    expected = [3 * t / (1 + 2 * t) for t in (1.0, 0.75, 0.5, 0.25, 0.0)]
-    assert shifted(times, 3.0).tolist() == pytest.approx(expected)
-    torch.testing.assert_close(shifted(shifted(times, 3.0), 1 / 3), times)
-
-
 @pytest.mark.parametrize("steps", [2, 3, 7, 20, 50, 1000])
 @pytest.mark.parametrize("spacing", ["leading", "linspace", "trailing"])
 def test_integer_grids_are_those_of_diffusers(spacing, steps):
@@ -95,6 +112,40 @@ def test_skip_last_is_the_grid_of_multistep_schedulers(grid, spacing):
     assert grid(CHAIN, 20, skip_last=True)[:-1].tolist() == peer.timesteps.tolist()
 
 
+@pytest.mark.parametrize("steps", [1, 7, 20, 30])
+def test_comfyui_grids(steps):
+    """The tables of a chain with N levels, written with indices counted from either end."""
+    count = 1000
+    back = [count - 1 - int(i * (count / steps)) for i in range(steps)]
+    assert simple(CHAIN, steps).tolist() == [*back, -1]
+    strided = list(range(1, count, count // steps))
+    assert ddim_uniform(CHAIN, steps).tolist() == [*strided[::-1], -1]
+    even = torch.linspace(count - 1, 0, steps, dtype=torch.float64)
+    assert normal(CHAIN, steps).tolist() == [*even.tolist(), -1]
+    more = torch.linspace(count - 1, 0, steps + 1, dtype=torch.float64)
+    assert sgm_uniform(CHAIN, steps).tolist() == [*more[:-1].tolist(), -1]
+
+
+@pytest.mark.parametrize(("steps", "a", "b"), [(20, 0.6, 0.6), (7, 2.0, 1.0), (900, 0.6, 0.6)])
+def test_beta_integers_are_rounded_quantiles_without_repetition(steps, a, b):
+    even = 1 - np.linspace(0, 1, steps, endpoint=False)
+    expected = np.rint(beta_distribution.ppf(even, a, b) * 999)
+    kept = [t for t, before in zip(expected, [None, *expected], strict=False) if t != before]
+    assert beta_integers(CHAIN, steps, a=a, b=b).tolist() == [*kept, -1]
+    assert len(kept) == steps or steps == 900
+
+
+def test_levels_are_reached_as_ratio_or_as_sigma():
+    sigmas = karras_sigmas(6, 0.05, 0.9)
+    times = levels(VP(), sigmas)
+    torch.testing.assert_close((VP().sigma(times) / VP().alpha(times))[:-1], sigmas)
+    assert times[-1] == 0
+    assert levels(Flow(), sigmas, ratio=False)[:-1].tolist() == pytest.approx(sigmas.tolist())
+    assert levels(Flow(), [1.0, 0.5], ratio=False, clean=False).tolist() == [1.0, 0.5]
+    same = karras(EDM(), 6, sigma_min=0.05, sigma_max=0.9)
+    torch.testing.assert_close(levels(EDM(), sigmas), same)
+
+
 def test_offset_and_end():
     times = leading(CHAIN, 20, offset=1, end=0.0)
     assert times[[0, -2, -1]].tolist() == [951, 1, 0]
@@ -105,7 +156,6 @@ def test_offset_and_end():
     [
         (lambda: uniform(Flow(), 0), ValueError, "uniform: steps is 0, expected at least 1"),
         (lambda: uniform(VE(), 5), ValueError, "expected finite times"),
-        (lambda: shifted(uniform(Flow(), 2), 0.0), ValueError, "shifted: shift is 0.0"),
         (
             lambda: karras(EDM(), 5, sigma_min=0.0, sigma_max=80.0),
             ValueError,
@@ -118,6 +168,14 @@ def test_offset_and_end():
         ),
         (lambda: leading(Flow(), 5), TypeError, "process is Flow, expected DiscreteVP"),
         (lambda: trailing(CHAIN, 1001), ValueError, "steps is 1001, expected at most 1000"),
+        (lambda: normal(Flow(), 5), ValueError, "normal: last is None"),
+        (lambda: sgm_uniform(Flow(), 0), ValueError, "sgm_uniform: steps is 0"),
+        (lambda: levels(VP(), [1.0, 2.0]), ValueError, "expected positive, falling numbers"),
+        (lambda: levels(VP(), [1.0, 0.5], ratio=False), ValueError, "ratio is False for VP"),
+        (lambda: levels(Flow(), [1.5, 0.5], ratio=False), ValueError, "sigmas up to 1.5"),
+        (lambda: simple(CHAIN, 1001), ValueError, "simple: steps is 1001"),
+        (lambda: ddim_uniform(EDM(), 5), TypeError, "ddim_uniform: process is EDM"),
+        (lambda: beta_integers(CHAIN, 5, a=0.0), ValueError, "a, b are 0.0, 0.6"),
         (lambda: leading(CHAIN, 10, offset=200), ValueError, "last time 1100 is past 999"),
     ],
 )

@@ -8,15 +8,29 @@ from mixture import exact_denoiser, ode_solution
 
 from suffuse.diffusion import (
     DDIM,
+    DEIS,
+    DPM2,
     EDM,
+    IPNDM,
+    LMS,
+    PNDM,
     PREDICTIONS,
     SOLVERS,
+    TCD,
     VP,
     DiscreteVP,
+    DPMSolver,
+    DPMSolverGrouped,
     DPMSolverPP2M,
+    DPMSolverSDE,
+    DPMSolverSinglestep,
     Euler,
+    ExponentialAdams,
     Flow,
     Heun,
+    ReverseSDE,
+    SASolver,
+    UniPC,
     edm_preconditioned,
     karras,
     linear_betas,
@@ -36,7 +50,57 @@ USUAL_ERRORS = {
     "euler": (1.0e-1, 5.2e-2, 2.6e-2, 1.3e-2, 6.4e-3),
     "ddim": (1.0e-1, 5.2e-2, 2.6e-2, 1.3e-2, 6.4e-3),
     "heun": (1.7e-2, 4.0e-3, 9.6e-4, 2.4e-4, 5.8e-5),
+    "dpm_2": (1.0e-2, 2.6e-3, 6.3e-4, 1.6e-4, 3.8e-5),
     "dpmpp_2m": (2.1e-2, 4.9e-3, 1.2e-3, 3.0e-4, 7.4e-5),
+    "lms": (1.6e-2, 2.1e-3, 2.0e-4, 1.8e-5, 2.2e-6),
+    "dpm_solver(3)": (1.2e-2, 1.4e-3, 2.6e-4, 6.3e-5, 1.6e-5),
+    "exponential_adams": (2.1e-2, 2.1e-3, 2.2e-4, 2.6e-5, 3.8e-6),
+}
+# Solvers of the ODE. The slope at 48, 96 and 192 steps is that of the order, or lies in the range
+# given: a start of order 1 caps the order at 2, which shows only later.
+SOLVED = {
+    "euler": Euler(),
+    "ddim": DDIM(),
+    "tcd(0)": TCD(gamma=0.0),
+    "reverse_sde(0)": ReverseSDE(strength=0.0),
+    "heun": Heun(),
+    "dpm_2": DPM2(),
+    "lms": (LMS(), 2.9, 3.5),
+    "lms(2)": LMS(2),
+    "lms(3)": (LMS(3), 2.7, 3.1),
+    "ipndm": IPNDM(),
+    "pndm": PNDM(),
+    "pndm_rk": PNDM(runge_kutta=True),
+    "dpmpp_2m": DPMSolverPP2M(),
+    "dpm_solver(1)": DPMSolver(1),
+    "dpm_solver(2)_heun": DPMSolver(2, variant="heun"),
+    "dpm_solver(3)": DPMSolver(3),
+    "dpm_solver(2)_noise": DPMSolver(2, form="noise"),
+    "dpm_solver(3)_noise": (DPMSolver(3, form="noise"), 2.0, 2.3),
+    "dpm_singlestep(1)": DPMSolverSinglestep(1),
+    "dpm_singlestep(2)": DPMSolverSinglestep(2),
+    "dpm_singlestep(3)": DPMSolverSinglestep(3),
+    "dpm_singlestep(2)_noise": DPMSolverSinglestep(2, form="noise"),
+    "dpm_singlestep(3)_noise": DPMSolverSinglestep(3, form="noise"),
+    "dpm_grouped(2)": DPMSolverGrouped(2),
+    "dpm_grouped(3)": (DPMSolverGrouped(3), 2.6, 3.0),
+    "dpm_grouped(3)_heun": (DPMSolverGrouped(3, variant="heun"), 2.6, 3.0),
+    "dpmpp_sde(0)": (DPMSolverSDE(eta=0.0), 1.9, 2.0),
+    "deis": DEIS(),
+    "deis(3)": (DEIS(3), 2.7, 3.0),
+    "exponential_adams(1)": ExponentialAdams(1),
+    "exponential_adams(2)": ExponentialAdams(2),
+    "exponential_adams": (ExponentialAdams(3), 2.95, 3.25),
+    "exponential_adams(4)": ExponentialAdams(4),
+    "unipc(1)": UniPC(1),
+    "unipc": UniPC(),
+    "unipc_bh1": UniPC(kind="bh1"),
+    "unipc(3)": (UniPC(3), 3.6, 4.0),
+    "unipc(3)_noise": (UniPC(3, form="noise"), 3.4, 4.0),
+    "sa_solver(0)": SASolver(tau=0.0),
+    "sa_solver(0)_2_0": SASolver(2, 0, tau=0.0),
+    "sa_solver(0)_3_3": (SASolver(3, 3, tau=0.0), 3.0, 3.4),
+    "sa_solver(0)_3_4": (SASolver(3, 4, tau=0.0), 3.6, 4.0),
 }
 
 
@@ -60,16 +124,21 @@ def errors(solver, process, kind, problem, counts):
 
 
 @pytest.mark.parametrize("process", [EDM(), VP(), Flow()], ids=lambda p: type(p).__name__)
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("name", SOLVED)
 def test_solvers_converge_with_their_order(name, process, problem):
-    solver = SOLVERS[name]()
-    found = errors(solver, process, PREDICTIONS["v"], problem, (12, 24, 48, 96, 192))
+    solver, low, high = SOLVED[name] if isinstance(SOLVED[name], tuple) else (SOLVED[name], 0, 0)
+    counts = (12, 24, 48, 96, 192) if name in USUAL_ERRORS else (48, 96, 192)
+    found = errors(solver, process, PREDICTIONS["v"], problem, counts)
     slope = math.log2(found[-3] / found[-1]) / 2
-    assert slope == pytest.approx(solver.order, abs=0.06)
-    # Heun on a flow has other slopes to average, and a smaller error.
-    low = 0.3 if name == "heun" and process.straight else 0.7
-    for error, usual in zip(found, USUAL_ERRORS[name], strict=True):
-        assert low * usual < error < 1.4 * usual
+    on_axis = isinstance(solver, (Heun, DPM2, LMS, IPNDM, PNDM)) and process.straight
+    if low and not on_axis:
+        assert low < slope < high
+    elif not low:
+        assert slope == pytest.approx(solver.order, abs=0.1)
+    # Slopes in x itself, as on a flow, are others, and the errors smaller.
+    share = 0.1 if on_axis else 0.7
+    for error, usual in zip(found, USUAL_ERRORS.get(name, ()), strict=False):
+        assert share * usual < error < 1.4 * usual
 
 
 @pytest.mark.parametrize(
@@ -140,14 +209,29 @@ def test_noise_converges_to_the_variance_of_gaussian_data(eta, process):
     assert math.log2(errors[-2] / errors[-1]) == pytest.approx(1, abs=0.1)
 
 
-def test_deterministic_steps_are_undone_by_the_reverse_grid(problem):
-    process, kind = VP(), PREDICTIONS["eps"]
-    times = karras(process, 400, sigma_min=LOW, sigma_max=HIGH, clean=False)
-    x = problem[0] * process.alpha(times[0])
-    model = exact_denoiser(process, kind)
-    data = sample(model, x, Heun().plan(process, kind, times))
-    back = sample(model, data, Heun().plan(process, kind, times.flip(0)))
-    assert ((back - x).norm() / x.norm()).item() < 1e-4
+INVERTED = {
+    "ddim": (DDIM(), 1),
+    "heun": (Heun(), 2),
+    "dpm_2": (DPM2(), 2),
+    "dpmpp_2m": (DPMSolverPP2M(), 2),
+    "dpm_singlestep": (DPMSolverSinglestep(), 2),
+    "unipc": (UniPC(), 3),
+}
+
+
+@pytest.mark.parametrize("name", INVERTED)
+def test_inversion_error_falls_with_the_order(name, problem):
+    """To data and back: 1 / n^2 for the methods of order 2."""
+    (solver, order), (process, kind) = INVERTED[name], (VP(), PREDICTIONS["eps"])
+    model, found = exact_denoiser(process, kind), []
+    for steps in (50, 100, 200):
+        times = karras(process, steps, sigma_min=LOW, sigma_max=HIGH, clean=False)
+        x = problem[0] * process.alpha(times[0])
+        data = sample(model, x, solver.plan(process, kind, times))
+        back = sample(model, data, solver.plan(process, kind, times.flip(0)))
+        found.append(((back - x).norm() / x.norm()).item())
+    assert math.log2(found[0] / found[2]) / 2 > order - 0.15
+    assert found[-1] < (0.1, 1e-3, 1e-4)[order - 1]
 
 
 def test_euler_inverts_from_clean_data():
@@ -170,10 +254,15 @@ def test_lower_order_final_changes_the_last_step_alone():
 
 def test_number_of_model_calls():
     times = uniform(Flow(), 7)
-    calls = {
-        name: len(solver().plan(Flow(), "flow", times).stages) for name, solver in SOLVERS.items()
-    }
-    assert calls == {"euler": 7, "heun": 13, "dpmpp_2m": 7, "ddim": 7}
+    # Steps to clean data and from alpha = 0 are of order 1 where a middle node would be infinite.
+    several = {"heun": 13, "dpm_2": 12, "dpm_singlestep": 12, "dpmpp_sde": 12, "pndm": 8}
+    several |= {"exponential_adams": 8, "predictor_corrector": 14, "langevin": 701}
+    for name, solver in SOLVERS.items():
+        process = EDM(10.0) if name in ("reverse_sde", "predictor_corrector") else Flow()
+        grid = 10.0 * times if isinstance(process, EDM) else times
+        plan = solver().plan(process, "v", grid)
+        assert plan.calls == several.get(name, 7), name
+        assert plan.steps == 7
 
 
 @pytest.mark.parametrize(

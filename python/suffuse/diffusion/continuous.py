@@ -1,4 +1,4 @@
-"""The processes with continuous time: variance preserving and exploding, flow, EDM."""
+"""The processes with continuous time and their closed forms: VP, sub-VP, VE, flow and EDM."""
 
 from __future__ import annotations
 
@@ -10,6 +10,31 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from suffuse.diffusion.process import Process, Time, as_time
+
+
+def _check_betas(name: str, beta_min: float, beta_max: float) -> None:
+    if not 0 < beta_min <= beta_max:
+        raise ValueError(
+            f"{name}: beta_min, beta_max are {beta_min}, {beta_max}, "
+            "expected 0 < beta_min <= beta_max"
+        )
+
+
+def _beta(t: Time, beta_min: float, beta_max: float) -> Tensor:
+    """beta(t), linear on [0, 1]; the drift of x is -beta / 2."""
+    return beta_min + as_time(t) * (beta_max - beta_min)
+
+
+def _log_alpha(t: Time, beta_min: float, beta_max: float) -> Tensor:
+    """-1/2 integral of beta from 0 to t."""
+    t = as_time(t)
+    return -t * (0.25 * t * (beta_max - beta_min) + 0.5 * beta_min)
+
+
+def _time_of_log_alpha(minus_log_alpha: Tensor, beta_min: float, beta_max: float) -> Tensor:
+    # a t^2 + b t = c; this root formula has no cancellation.
+    a, b = 0.25 * (beta_max - beta_min), 0.5 * beta_min
+    return 2 * minus_log_alpha / (b + torch.sqrt(b * b + 4 * a * minus_log_alpha))
 
 
 @dataclass(frozen=True)
@@ -28,35 +53,64 @@ class VP(Process):
     t_clean = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.beta_min <= self.beta_max:
-            raise ValueError(
-                f"VP: beta_min, beta_max are {self.beta_min}, {self.beta_max}, "
-                "expected 0 < beta_min <= beta_max"
-            )
-
-    def _log_alpha(self, t: Tensor) -> Tensor:
-        return -t * (0.25 * t * (self.beta_max - self.beta_min) + 0.5 * self.beta_min)
+        _check_betas("VP", self.beta_min, self.beta_max)
 
     def alpha(self, t: Time) -> Tensor:
-        return torch.exp(self._log_alpha(as_time(t)))
+        return torch.exp(_log_alpha(t, self.beta_min, self.beta_max))
 
     def sigma(self, t: Time) -> Tensor:
-        return torch.sqrt(-torch.expm1(2 * self._log_alpha(as_time(t))))
+        return torch.sqrt(-torch.expm1(2 * _log_alpha(t, self.beta_min, self.beta_max)))
 
     def time_of(self, lam: Time) -> Tensor:
-        # alpha^2 = sigmoid(2 lambda), so a t^2 + b t = c; this root formula has no cancellation.
-        c = 0.5 * F.softplus(-2 * as_time(lam), threshold=1e9)
-        a, b = 0.25 * (self.beta_max - self.beta_min), 0.5 * self.beta_min
-        return 2 * c / (b + torch.sqrt(b * b + 4 * a * c))
-
-    def _beta(self, t: Time) -> Tensor:
-        return self.beta_min + as_time(t) * (self.beta_max - self.beta_min)
+        # alpha^2 = sigmoid(2 lambda)
+        minus_log_alpha = 0.5 * F.softplus(-2 * as_time(lam), threshold=1e9)
+        return _time_of_log_alpha(minus_log_alpha, self.beta_min, self.beta_max)
 
     def drift(self, t: Time) -> Tensor:
-        return -0.5 * self._beta(t)
+        return -0.5 * _beta(t, self.beta_min, self.beta_max)
 
     def diffusion(self, t: Time) -> Tensor:
-        return torch.sqrt(self._beta(t))
+        return torch.sqrt(_beta(t, self.beta_min, self.beta_max))
+
+    def training_time(self, u: Tensor) -> Tensor:
+        return self.t_min + (1 - self.t_min) * u
+
+
+@dataclass(frozen=True)
+class SubVP(Process):
+    """Sub-VP: alpha as in `VP` and sigma = 1 - alpha^2, so that the variance is never above 1.
+
+    Song et al. 2021, eq. 28-29; the SDE has g^2 = beta (1 - alpha^4). Training times are uniform
+    on [t_min, 1].
+    """
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+    t_min: float = 1e-5
+
+    t_max = 1.0
+    t_clean = 0.0
+
+    def __post_init__(self) -> None:
+        _check_betas("SubVP", self.beta_min, self.beta_max)
+
+    def alpha(self, t: Time) -> Tensor:
+        return torch.exp(_log_alpha(t, self.beta_min, self.beta_max))
+
+    def sigma(self, t: Time) -> Tensor:
+        return -torch.expm1(2 * _log_alpha(t, self.beta_min, self.beta_max))
+
+    def time_of(self, lam: Time) -> Tensor:
+        # sigma / alpha = 1 / alpha - alpha = 2 sinh(-log(alpha)) = e^-lambda
+        minus_log_alpha = torch.asinh(0.5 * torch.exp(-as_time(lam)))
+        return _time_of_log_alpha(minus_log_alpha, self.beta_min, self.beta_max)
+
+    def drift(self, t: Time) -> Tensor:
+        return -0.5 * _beta(t, self.beta_min, self.beta_max)
+
+    def diffusion(self, t: Time) -> Tensor:
+        missing = -torch.expm1(4 * _log_alpha(t, self.beta_min, self.beta_max))
+        return torch.sqrt(_beta(t, self.beta_min, self.beta_max) * missing)
 
     def training_time(self, u: Tensor) -> Tensor:
         return self.t_min + (1 - self.t_min) * u

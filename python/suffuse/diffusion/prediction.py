@@ -158,3 +158,29 @@ def prediction_target(
 ) -> Tensor:
     """What the model should return for x0 and noise [B, ...] at t [B] or []."""
     return _combine(as_prediction(prediction).target, process, t, x0, noise)
+
+
+def converted_prediction(
+    source: Prediction | str,
+    target: Prediction | str,
+    process: Process,
+    x: Tensor,
+    output: Tensor,
+    t: Tensor,
+) -> Tensor:
+    """What a model of kind `target` would have returned at x_t [B, ...], t [B] or [].
+
+    output: of a model of kind `source`, like x. The result has infinite or NaN entries where one
+    of the two kinds is undefined (such as "eps" where alpha is 0).
+    """
+    start, end = as_prediction(source), as_prediction(target)
+
+    def weights(alpha: Tensor, sigma: Tensor) -> Pair:
+        on_data, on_noise = end.target(alpha, sigma)
+        data, noise = start.data(alpha, sigma), start.noise(alpha, sigma)
+        return (
+            on_data * data[0] + on_noise * noise[0],
+            on_data * data[1] + on_noise * noise[1],
+        )
+
+    return _combine(weights, process, t, x, output)

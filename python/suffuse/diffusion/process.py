@@ -35,7 +35,8 @@ def per_sample(values: Tensor, x: Tensor) -> Tensor:
 
 
 class Process(ABC):
-    """A diffusion process. Final subclasses: `VP`, `VE`, `Flow`, `EDM`, `DiscreteVP`.
+    """A diffusion process. Final subclasses: `VP`, `SubVP`, `VE`, `Flow`, `EDM`, `Cosine`,
+    `DiscreteVP`, `DiscreteVE`.
 
     Attributes:
         t_max: the time of (nearly) pure noise, where sampling starts.

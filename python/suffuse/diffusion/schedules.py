@@ -1,18 +1,21 @@
 """Time grids: which times a sampler stops at, float64 [steps + 1] from noise to data.
 
 Every grid includes the time it ends at, so that step i goes from entry i to entry i + 1. Grids laid
-out by noise level take sigma / alpha of the process, which is sigma itself for VE and EDM.
+out by noise level take sigma / alpha of the process, which is sigma itself for VE and EDM. The
+integer grids of tabulated processes are in `integer_times`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from suffuse.diffusion.discrete import DiscreteVP
+from suffuse.diffusion.discrete import DiscreteProcess
 from suffuse.diffusion.process import Process
+from suffuse.diffusion.sigmas import check_sigmas, exponential_sigmas, karras_sigmas
 
 
 def _check_steps(name: str, steps: int) -> None:
@@ -36,27 +39,67 @@ def uniform(
     return _linspace(start, end, steps + 1)
 
 
-def shifted(times: Tensor, shift: float) -> Tensor:
-    """Flow times t moved to shift t / (1 + (shift - 1) t); shift > 1 spends more steps on noise.
+def _last_level(name: str, process: Process, last: float | None) -> float:
+    if last is not None:
+        return last
+    if isinstance(process, DiscreteProcess):
+        return 0.0
+    kind = type(process).__name__
+    raise ValueError(f"{name}: last is None, expected the last time above clean data for {kind}")
 
-    Esser et al. 2024, "Scaling Rectified Flow Transformers", eq. 23.
+
+def normal(process: Process, steps: int, *, last: float | None = None) -> Tensor:
+    """`steps` times, even from `process.t_max` to `last`, then clean data (ComfyUI's "normal").
+
+    last: default 0 for tabulated processes, whose times between integers are interpolated.
     """
-    if not shift > 0:
-        raise ValueError(f"shifted: shift is {shift}, expected more than 0")
-    return shift * times / (1 + (shift - 1) * times)
+    _check_steps("normal", steps)
+    last = _last_level("normal", process, last)
+    return _ended(process, _linspace(process.t_max, last, steps))
 
 
-def _check_sigmas(name: str, sigma_min: float, sigma_max: float) -> None:
-    if not 0 < sigma_min < sigma_max < math.inf:
-        raise ValueError(
-            f"{name}: sigma_min, sigma_max are {sigma_min}, {sigma_max}, "
-            "expected 0 < sigma_min < sigma_max"
-        )
+def sgm_uniform(process: Process, steps: int, *, last: float | None = None) -> Tensor:
+    """`normal` with one point more, of which the last is left out (ComfyUI's "sgm_uniform")."""
+    _check_steps("sgm_uniform", steps)
+    last = _last_level("sgm_uniform", process, last)
+    return _ended(process, _linspace(process.t_max, last, steps + 1)[:-1])
 
 
-def _times_of(process: Process, lam: Tensor, clean: bool) -> Tensor:
-    times = process.time_of(lam)
-    return torch.cat([times, times.new_tensor([process.t_clean])]) if clean else times
+def _ended(process: Process, times: Tensor) -> Tensor:
+    return torch.cat([times, times.new_tensor([process.t_clean])])
+
+
+def levels(
+    process: Process,
+    sigmas: Sequence[float] | Tensor,
+    *,
+    clean: bool = True,
+    ratio: bool = True,
+) -> Tensor:
+    """The times of `process` at the given noise levels: any list of `suffuse.diffusion.sigmas`.
+
+    Args:
+        sigmas: [steps] (or [steps + 1] for clean=False), positive and falling.
+        clean: True adds clean data at the end.
+        ratio: True: sigmas are sigma / alpha. False: they are sigma itself, as lists for flow
+            models usually are; only for processes with alpha + sigma = 1, at most 1.
+
+    Raises:
+        ValueError: sigmas do not fall, or ratio=False for another process.
+    """
+    table = torch.as_tensor(sigmas, dtype=torch.float64, device="cpu")
+    if table.dim() != 1 or len(table) == 0 or not (table > 0).all() or (table.diff() >= 0).any():
+        raise ValueError(f"levels: sigmas is {table.tolist()}, expected positive, falling numbers")
+    if not ratio:
+        if not process.straight or table[0] > 1:
+            kind = type(process).__name__
+            raise ValueError(
+                f"levels: ratio is False for {kind} with sigmas up to {table[0]:g}, expected a "
+                "flow process and sigmas up to 1"
+            )
+        table = table / (1 - table)  # inf at sigma = 1, which is pure noise
+    times = process.time_of(-torch.log(table))
+    return _ended(process, times) if clean else times
 
 
 def karras(
@@ -74,10 +117,9 @@ def karras(
     ends at sigma_min.
     """
     _check_steps("karras", steps)
-    _check_sigmas("karras", sigma_min, sigma_max)
     points = steps if clean else steps + 1
-    root = _linspace(sigma_max ** (1 / rho), sigma_min ** (1 / rho), points)
-    return _times_of(process, -rho * torch.log(root), clean)
+    check_sigmas("karras", points, sigma_min, sigma_max)
+    return levels(process, karras_sigmas(points, sigma_min, sigma_max, rho), clean=clean)
 
 
 def uniform_lambda(
@@ -85,62 +127,9 @@ def uniform_lambda(
 ) -> Tensor:
     """Equal steps in lambda = log(alpha / sigma) (Lu et al. 2022, "DPM-Solver", section 3.2).
 
-    sigma_min, sigma_max: levels of sigma / alpha; clean: as in `karras`.
+    Also known as exponential. sigma_min, sigma_max: levels of sigma / alpha; clean: as in `karras`.
     """
     _check_steps("uniform_lambda", steps)
-    _check_sigmas("uniform_lambda", sigma_min, sigma_max)
     points = steps if clean else steps + 1
-    lam = _linspace(-math.log(sigma_max), -math.log(sigma_min), points)
-    return _times_of(process, lam, clean)
-
-
-def _discrete(name: str, process: Process, steps: int, points: int) -> int:
-    """Checks for a grid of integer times; returns their number N."""
-    _check_steps(name, steps)
-    if not isinstance(process, DiscreteVP):
-        kind = type(process).__name__
-        raise TypeError(f"{name}: process is {kind}, expected DiscreteVP (integer times)")
-    count = int(process.t_max) + 1
-    if points > count:
-        raise ValueError(f"{name}: steps is {steps}, expected at most {count - points + steps}")
-    return count
-
-
-def _with_end(integers: Tensor, end: float) -> Tensor:
-    return torch.cat([integers, integers.new_tensor([end])])
-
-
-def leading(
-    process: Process, steps: int, *, offset: int = 0, skip_last: bool = False, end: float = -1.0
-) -> Tensor:
-    """Integer times offset + i (N // steps), largest first, then `end`.
-
-    The names leading, linspace and trailing are those of Lin et al. 2024, table 2.
-    offset: diffusers' `steps_offset`. skip_last: lay out one point more and leave out the last, as
-    diffusers' multistep schedulers do. end: -1 is clean data; 0 is `set_alpha_to_one=False`.
-    """
-    points = steps + skip_last
-    count = _discrete("leading", process, steps, points)
-    times = torch.arange(points, dtype=torch.float64) * (count // points) + offset
-    if times[-1] > count - 1:
-        raise ValueError(
-            f"leading: offset is {offset}, last time {times[-1]:g} is past {count - 1}"
-        )
-    return _with_end(times.flip(0)[:steps], end)
-
-
-def linspace(process: Process, steps: int, *, skip_last: bool = False, end: float = -1.0) -> Tensor:
-    """Integer times nearest to an even division of [0, N - 1], both ends included, then `end`.
-
-    skip_last, end: as in `leading`.
-    """
-    points = steps + skip_last
-    count = _discrete("linspace", process, steps, points)
-    return _with_end(_linspace(count - 1, 0, points).round()[:steps], end)
-
-
-def trailing(process: Process, steps: int, *, end: float = -1.0) -> Tensor:
-    """Integer times round(N - i N / steps) - 1 for i < steps, then `end` as in `leading`."""
-    count = _discrete("trailing", process, steps, steps)
-    times = (count - torch.arange(steps, dtype=torch.float64) * (count / steps)).round() - 1
-    return _with_end(times, end)
+    check_sigmas("uniform_lambda", points, sigma_min, sigma_max)
+    return levels(process, exponential_sigmas(points, sigma_min, sigma_max), clean=clean)

@@ -21,71 +21,9 @@ from torch import Tensor
 
 from suffuse.diffusion.prediction import Prediction, as_prediction
 from suffuse.diffusion.process import Process
+from suffuse.diffusion.solvers.plan import Pair, Plan, Stage
 
-Pair = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One model call and one update; every number is a float64 coefficient.
-
-    With x the current sample, F the guided model output, D the (clipped) data estimate, H_j the
-    kept tensors (newest first), A the sample at the start of the step and z noise, and with c_name
-    for the field of that name:
-
-        D  = clip(c_data_from_x x + c_data_from_model F)
-        x' = c_x x + c_model F + c_data D + sum_j c_history[j] H_j + c_anchor A + c_noise z
-
-    and where `keep` is set, H_0 of the next stage is kept[0] x + kept[1] F + kept[2] D.
-
-    Attributes:
-        step: index of the time step that the stage belongs to.
-        time: process time of the model call.
-        model_time: time given to the model.
-        input_scale: factor on x at the model's input.
-        clip: bound on |D|; inf for none.
-        threshold: (quantile, maximum) of dynamic thresholding instead of the clip, or None.
-    """
-
-    step: int
-    time: float
-    model_time: float
-    input_scale: float
-    x: float = 0.0
-    model: float = 0.0
-    data: float = 0.0
-    history: tuple[float, ...] = ()
-    anchor: float = 0.0
-    noise: float = 0.0
-    data_from_x: float = 0.0
-    data_from_model: float = 0.0
-    clip: float = math.inf
-    threshold: Pair | None = None
-    kept: tuple[float, float, float] = (0.0, 0.0, 1.0)
-    keep: bool = False
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All stages of one sampling run.
-
-    Attributes:
-        solver: its name.
-        times: the grid, steps + 1 entries.
-        stages: in the order of execution.
-    """
-
-    solver: str
-    times: tuple[float, ...]
-    stages: tuple[Stage, ...]
-
-    @property
-    def steps(self) -> int:
-        return len(self.times) - 1
-
-    @property
-    def needs_noise(self) -> bool:
-        return any(stage.noise != 0 for stage in self.stages)
+Limits = tuple[tuple[str, tuple[Any, ...]], ...]
 
 
 @dataclass(frozen=True)
@@ -104,9 +42,44 @@ class Node:
     model_time: float
     input_scale: float
 
+    @property
+    def lam(self) -> float:
+        """log(alpha / sigma); +inf at clean data, -inf where alpha is 0."""
+        if 0 in (self.alpha, self.sigma):
+            return math.inf if self.alpha else -math.inf
+        return math.log(self.alpha / self.sigma)
+
+    @property
+    def ratio(self) -> float:
+        """sigma / alpha; inf where alpha is 0."""
+        return self.sigma / self.alpha if self.alpha else math.inf
+
     def stage(self, step: int, **coefficients: Any) -> Stage:
         """A stage whose model call is made here."""
         return Stage(step, self.time, self.model_time, self.input_scale, **coefficients)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The nodes of a time grid, and nodes at further times where a method needs some."""
+
+    process: Process
+    prediction: Prediction
+    nodes: tuple[Node, ...]
+
+    @property
+    def steps(self) -> list[tuple[Node, Node]]:
+        """Start and end of every step."""
+        return list(pairwise(self.nodes))
+
+    def at(self, time: float) -> Node:
+        """The node at a process time."""
+        times = torch.tensor([time], dtype=torch.float64)
+        return _nodes(self.process, self.prediction, times)[0]
+
+    def at_lam(self, lam: float) -> Node:
+        """The node where log(alpha / sigma) has this value."""
+        return self.at(float(self.process.time_of(lam)))
 
 
 def _nodes(process: Process, prediction: Prediction, times: Tensor) -> list[Node]:
@@ -143,14 +116,25 @@ class Solver(ABC):
 
     Attributes:
         name: short lower-case name.
-        order: order of convergence on the probability-flow ODE.
+        limits: of options: (lowest, highest), an infinite highest one excluded, or the allowed words.
     """
 
     name: ClassVar[str]
-    order: ClassVar[int]
+    limits: ClassVar[Limits] = ()
+
+    def __post_init__(self) -> None:
+        for option, allowed in self.limits:
+            _check_option(self.name, option, getattr(self, option), allowed)
+        clip, threshold = getattr(self, "clip", math.inf), getattr(self, "threshold", None)
+        _check_clipping(self.name, clip, threshold)
+
+    @property
+    @abstractmethod
+    def order(self) -> int:
+        """Order of convergence on the probability-flow ODE, noise left out."""
 
     @abstractmethod
-    def stages(self, process: Process, nodes: Sequence[Node]) -> Iterable[Stage]:
+    def stages(self, grid: Grid) -> Iterable[Stage]:
         """The stages for a grid of at least two nodes."""
 
     def plan(
@@ -173,10 +157,34 @@ class Solver(ABC):
             raise ValueError(f"{self.name}: times has shape {shape}, expected [steps + 1]")
         nodes = _nodes(process, kind, grid)
         _check_grid(self.name, nodes)
-        stages = tuple(self.stages(process, nodes))
+        stages = tuple(self.stages(Grid(process, kind, tuple(nodes))))
         for stage in stages:
             _check_finite(self.name, kind, stage)
         return Plan(self.name, tuple(node.time for node in nodes), stages)
+
+
+def _check_option(solver: str, option: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    if isinstance(allowed[0], str):
+        fits, expected = value in allowed, "one of " + ", ".join(map(repr, allowed))
+    else:
+        low, high = allowed
+        fits, expected = low <= value <= high != value, f"a number in [{low:g}, {high:g}]"
+        fits = fits or value == high < math.inf
+    if not fits:
+        raise ValueError(f"{solver}: {option} is {value!r}, expected {expected}")
+
+
+def _check_clipping(solver: str, clip: float, threshold: Pair | None) -> None:
+    if not clip > 0:
+        raise ValueError(f"{solver}: clip is {clip}, expected more than 0")
+    if threshold is None:
+        return
+    if not (0 < threshold[0] <= 1 <= threshold[1]):
+        raise ValueError(
+            f"{solver}: threshold is {threshold}, expected (quantile in (0, 1], maximum >= 1)"
+        )
+    if clip != math.inf:
+        raise ValueError(f"{solver}: clip is {clip} and threshold is {threshold}, expected one")
 
 
 def _check_grid(solver: str, nodes: Sequence[Node]) -> None:
