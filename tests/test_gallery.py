@@ -5,6 +5,7 @@ import json
 import pytest
 from PIL import Image
 
+from suffuse import cli
 from suffuse.demo import gallery
 from suffuse.diffusion import SOLVERS
 
@@ -41,5 +42,6 @@ def test_picture_and_distances_are_written(tmp_path, monkeypatch):
 def test_the_command_reads_its_options(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(gallery, "run_gallery", seen.append)
-    gallery.main(["--output", str(tmp_path), "--steps", "7", "--per-class", "2", "--seed", "5"])
+    options = ["--output", str(tmp_path), "--steps", "7", "--per-class", "2", "--seed", "5"]
+    assert cli.main(["gallery", *options]) == 0
     assert seen == [gallery.GalleryOptions(tmp_path, None, 7, 2, 5)]

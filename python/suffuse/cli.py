@@ -87,6 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_info(commands)
     _add_demo(commands)
+    _add_gallery(commands)
     _add_train(commands)
     _add_sample(commands)
     return parser
@@ -129,6 +130,29 @@ def _add_demo(commands: Any) -> None:
     parser.set_defaults(run=_demo)
 
 
+def _add_gallery(commands: Any) -> None:
+    text = "paint digits of one model with every solver at 5, 10 and 20 model calls"
+    parser = commands.add_parser(
+        "gallery",
+        help=text,
+        description=f"{_sentence(text)} Needs the extra suffuse[demo].",
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("gallery"), help="folder to write to (default: gallery)"
+    )
+    parser.add_argument(
+        "--checkpoint", type=Path, help="folder of a model, such as demo/model; default: trains one"
+    )
+    parser.add_argument(
+        "--steps", type=_positive_int, default=2300, help="of that training (default: 2300)"
+    )
+    parser.add_argument(
+        "--per-class", type=_positive_int, default=50, help="digits to judge by (default: 50)"
+    )
+    parser.add_argument("--seed", type=_seed, default=0, help="of everything random (default: 0)")
+    parser.set_defaults(run=_gallery)
+
+
 def _add_train(commands: Any) -> None:
     text = "train a class-conditional flow-matching DiT as a config file says"
     parser = commands.add_parser(
@@ -156,7 +180,7 @@ def _add_sample(commands: Any) -> None:
     )
     parser.add_argument("--output", type=Path, default=Path("samples.png"), metavar="FILE.png")
     parser.add_argument(
-        "--solver", default="heun", help="euler, heun, dpmpp_2m or ddim (default: heun)"
+        "--solver", default="heun", help="a name of suffuse.diffusion.SOLVERS (default: heun)"
     )
     parser.add_argument("--eta", type=_finite, help="strength of ddim's noise, 0 to 1 (default: 0)")
     parser.add_argument("--steps", type=_positive_int, default=25, help="default: 25")
@@ -216,6 +240,21 @@ def _demo(options: argparse.Namespace) -> int:
         )
     )
     return 1 if options.check and not report["passed"] else 0
+
+
+def _gallery(options: argparse.Namespace) -> int:
+    from suffuse.demo.gallery import GalleryOptions, run_gallery
+
+    run_gallery(
+        GalleryOptions(
+            output=options.output,
+            checkpoint=options.checkpoint,
+            steps=options.steps,
+            per_class=options.per_class,
+            seed=options.seed,
+        )
+    )
+    return 0
 
 
 def _train(options: argparse.Namespace) -> int:

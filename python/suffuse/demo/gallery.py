@@ -1,4 +1,4 @@
-"""`python -m suffuse.demo.gallery`: one model under every sampler at 5, 10 and 20 evaluations.
+"""`suffuse gallery`: one model under every sampler at 5, 10 and 20 evaluations.
 
 Draws the same digits from the same noise with each, one row a sampler, and measures the Frechet distance
 to the real ones (see `Judge`). Trains the demo's model first unless it is given a checkpoint.
@@ -6,9 +6,8 @@ to the real ones (see `Judge`). Trains the demo's model first unless it is given
 
 from __future__ import annotations
 
-import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -181,18 +180,3 @@ def _model(options: GalleryOptions, say: Callable[[str], None]) -> DiT:
     trainer = demo_recipe(options.steps, options.seed).make_trainer(folder=None, data=train)
     trainer.fit()
     return cast(DiT, trainer.averaged.module.cpu())
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """The command; arguments are those of the command line by default."""
-    parser = argparse.ArgumentParser(prog="python -m suffuse.demo.gallery", description=__doc__)
-    parser.add_argument("--output", type=Path, default=Path("gallery"), help="folder to write to")
-    parser.add_argument("--checkpoint", type=Path, help="folder of a model, such as demo/model")
-    parser.add_argument("--steps", type=int, default=2300, help="of training without a checkpoint")
-    parser.add_argument("--per-class", type=int, default=50, help="digits to judge a sampler by")
-    parser.add_argument("--seed", type=int, default=0, help="of everything random")
-    run_gallery(GalleryOptions(**vars(parser.parse_args(arguments))))
-
-
-if __name__ == "__main__":
-    main()
