@@ -13,7 +13,7 @@ demo: $(VENV)/demo.stamp $(VENV)/build.stamp
 	$(BIN)/suffuse demo --check $(ARGS)
 
 test: $(VENV)/test.stamp $(VENV)/build.stamp
-	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 lint: $(VENV)/lint.stamp $(VENV)/build.stamp
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/pre-commit run --all-files --show-diff-on-failure

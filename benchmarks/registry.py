@@ -41,7 +41,13 @@ class Case:
 
 def cases() -> list[Case]:
     """All cases, grouped by op."""
-    return [*_attention_cases(), *_sampler_cases()]
+    return [
+        *_attention_cases(),
+        *_conv_cases(),
+        *_gram_cases(),
+        *_linear_scan_cases(),
+        *_sampler_cases(),
+    ]
 
 
 def _same(tolerance: float) -> Callable[[Functions], str | None]:
@@ -50,7 +56,8 @@ def _same(tolerance: float) -> Callable[[Functions], str | None]:
         for name, function in functions.items():
             other = function()
             for a, b in zip(_tensors(ours), _tensors(other), strict=False):
-                error = float((a.double() - b.double()).norm() / b.double().norm())
+                a, b = (t.to(torch.complex128 if t.is_complex() else torch.float64) for t in (a, b))
+                error = float((a - b).norm() / b.norm())
                 if not error <= tolerance:
                     return f"relative difference {error:.1e} to {name}, allowed {tolerance:.0e}"
         return None
@@ -115,6 +122,159 @@ def _attention(
         bytes=(12 if backward else 4) * b * t * h * d * size,
         dtype=dtype,
     )
+
+
+# causal_conv1d: run.py shows its share of what a copy of the same bytes takes
+
+
+def _conv_cases() -> Iterator[Case]:
+    shape = (1, 1536, 1024)
+    for last in (False, True):
+        for dtype in (torch.float32, torch.bfloat16):
+            yield _conv(shape, 4, dtype, last)
+        yield _conv((2, 1536, 2048), 4, torch.float32, last)
+        yield _conv(shape, 3, torch.float32, last, silu=False)
+        yield _conv(shape, 4, torch.float32, last, backward=True)
+    yield _conv(shape, 33, torch.float32, False)
+    yield _conv_update(1)
+    yield _conv_update(64)
+
+
+def _conv(
+    shape: tuple[int, int, int], width: int, dtype: torch.dtype, last: bool, silu: bool = True,
+    backward: bool = False,
+) -> Case:  # fmt: skip
+    """last: the channels of a step are adjacent in memory, not the steps of a channel."""
+
+    def make(device: str) -> Functions:
+        x, grad = (torch.randn(shape, device=device).to(dtype) for _ in range(2))
+        if last:
+            x, grad = (t.mT.contiguous().mT for t in (x, grad))
+        weight, bias = torch.randn(shape[1], width, device=device), torch.randn(1536, device=device)
+        ours = [t.requires_grad_(backward) for t in (x, weight, bias)]
+        theirs = [x, *(t.detach().to(dtype).requires_grad_(backward) for t in (weight, bias))]
+
+        def finished(out: Tensor, leaves: list[Tensor]) -> object:
+            return torch.autograd.grad(out, leaves, grad) if backward else out
+
+        def own() -> object:
+            activation = "silu" if silu else None
+            return finished(suffuse.causal_conv1d(*ours, activation=activation), ours)  # type: ignore[arg-type]
+
+        def conv1d() -> object:
+            x, weight, bias = theirs
+            out = F.conv1d(x, weight[:, None], bias, padding=width - 1, groups=shape[1])
+            out = out[..., : shape[2]]
+            return finished(F.silu(out) if silu else out, theirs)
+
+        return {"suffuse": own, "torch conv1d" + (" + silu" if silu else ""): conv1d}
+
+    size, what = torch.empty(0, dtype=dtype).element_size(), "fwd+bwd" if backward else "fwd"
+    return Case(
+        "causal_conv1d",
+        f"{what} {_by(shape)} W{width} {str(dtype)[6:]}{' silu' if silu else ''}"
+        + (" channels last" if last else ""),
+        make,
+        _same(1e-5 if dtype == torch.float32 else 2e-2),
+        flops=0.0,
+        bytes=(5.0 if backward else 2.0) * size * math.prod(shape),
+    )
+
+
+def _conv_update(batch: int) -> Case:
+    channels, width = 1536, 4
+
+    def make(device: str) -> Functions:
+        x, state = (torch.randn(batch, channels, n, device=device) for n in (1, width))
+        weight, bias = (torch.randn(channels, *n, device=device) for n in ((width,), ()))
+        states = {"suffuse": state, "eager torch": state.clone()}
+
+        def eager() -> Tensor:
+            state = states["eager torch"]
+            state.copy_(torch.cat([state[..., 1:], x], 2))
+            return F.silu((state * weight).sum(2) + bias)
+
+        def ours() -> Tensor:
+            return suffuse.causal_conv1d_update(
+                x[..., 0], states["suffuse"], weight, bias, activation="silu"
+            )
+
+        return {"suffuse": ours, "eager torch": eager}
+
+    return Case("causal_conv1d", f"update B{batch} D{channels} W{width} float32", make, None, 0.0,
+                4.0 * batch * channels * (2 + 2 * width))  # fmt: skip
+
+
+# guidance_gram
+
+
+def _gram_cases() -> Iterator[Case]:
+    for shape in ((2, 4, 64, 64), (1, 16, 13, 60, 90), (32, 4, 512, 512)):
+        yield _gram(shape, torch.float32)
+    yield _gram((32, 4, 512, 512), torch.bfloat16)
+
+
+def _gram(shape: tuple[int, ...], dtype: torch.dtype) -> Case:
+    def make(device: str) -> Functions:
+        first, second = (torch.randn(shape, device=device).to(dtype) for _ in range(2))
+
+        def eager() -> Tensor:  # sums in float32, where ours are in float64
+            a, b = first.flatten(1).float(), second.flatten(1).float()
+            off = (a * b).sum(1)
+            return torch.stack((a.square().sum(1), off, off, b.square().sum(1)), 1).view(-1, 2, 2)
+
+        return {
+            "suffuse": lambda: suffuse.guidance_gram([first, second]).gram,
+            "eager torch": eager,
+        }
+
+    size = torch.empty(0, dtype=dtype).element_size()
+    return Case("guidance_gram", f"2 outputs {_by(shape)} {str(dtype)[6:]}", make, _same(1e-4), 0.0,
+                2.0 * size * math.prod(shape))  # fmt: skip
+
+
+# linear_scan: run.py shows its share of what a copy of the same bytes takes
+
+
+def _linear_scan_cases() -> Iterator[Case]:
+    for shape in ((8, 1024, 2048), (1, 2048, 512), (1, 64, 65536)):
+        yield _linear_scan(shape, torch.float32)
+    yield _linear_scan((8, 1024, 2048), torch.bfloat16)
+    yield _linear_scan((8, 1024, 2048), torch.float32, constant=True)
+    yield _linear_scan((4, 512, 2048), torch.complex64, constant=True)
+    yield _linear_scan((8, 1024, 512), torch.float32, backward=True)
+
+
+def _linear_scan(
+    shape: tuple[int, int, int], dtype: torch.dtype, constant: bool = False, backward: bool = False
+) -> Case:
+    def make(device: str) -> Functions:
+        decays = torch.randn(shape[1] if constant else shape, device=device, dtype=dtype)
+        a = (decays / decays.abs().clamp(min=1) * 0.95).requires_grad_(backward)
+        x = torch.randn(shape, device=device, dtype=dtype, requires_grad=backward)
+        grad = torch.randn(shape, device=device, dtype=dtype)
+
+        def finished(h: Tensor) -> object:
+            return torch.autograd.grad(h, (a, x), grad) if backward else h
+
+        def loop() -> object:
+            wide = torch.float32 if dtype == torch.bfloat16 else dtype
+            steps = (a[:, None] if constant else a).expand(shape).to(wide).unbind(-1)
+            state, states = x.new_zeros(shape[:2], dtype=wide), []
+            for step, term in zip(steps, x.to(wide).unbind(-1), strict=True):
+                state = torch.addcmul(term, step, state)
+                states.append(state)
+            return finished(torch.stack(states, -1).to(dtype))
+
+        return {"suffuse": lambda: finished(suffuse.linear_scan(a, x)), "torch loop": loop}  # type: ignore[arg-type]
+
+    # Read a and x, write h. Backward: the gradient and a give x's, which and h give a's.
+    streams = (2 if constant else 3) + (5 if backward else 0)
+    size = torch.empty(0, dtype=dtype).element_size()
+    name = f"{'fwd+bwd' if backward else 'fwd'} {_by(shape)} {str(dtype)[6:]}"
+    return Case("linear_scan", name + (" constant a" if constant else ""), make,
+                _same(1e-2 if dtype == torch.bfloat16 else 1e-5), 0.0,
+                float(streams) * size * math.prod(shape))  # fmt: skip
 
 
 # sampler_step

@@ -29,6 +29,9 @@ STABLE_TORCH_LIBRARY(suffuse, m) {
       "causal_conv1d_bwd(Tensor grad_out, Tensor x, Tensor weight, Tensor? bias, Tensor? "
       "initial_state, Tensor? seq_idx, bool silu) -> (Tensor grad_x, Tensor grad_weight, Tensor "
       "grad_bias, Tensor grad_initial_state)");
+  m.def(
+      "causal_conv1d_update(Tensor x, Tensor(a!) conv_state, Tensor weight, Tensor? bias, Tensor? "
+      "cache_seqlens, Tensor? conv_state_indices, bool silu) -> Tensor");
   m.def("guidance_gram(Tensor[] tensors, bool center=False) -> (Tensor gram, Tensor means)");
   m.def(
       "linear_scan(Tensor a, Tensor x, Tensor? initial_state, Tensor? seq_idx, bool reverse, bool "

@@ -24,9 +24,6 @@ LACKS: dict[str, dict[str, str]] = {
         "cuda_kernel": "the CPU kernel comes first; CUDA tensors take the reference formula",
         "emulated_test": "no CUDA kernel yet",
     },
-    "sampler_step": {
-        "emulated_test": "the host emulator for CUDA kernels does not exist yet",
-    },
 }
 
 
@@ -49,8 +46,14 @@ def has_schema(op: str) -> bool:
     return all(f'"{name}(' in schemas for name in info.OPS[op])
 
 
+def python_of(op: str) -> str:
+    """The op's public module and the private ones beside it."""
+    parts = sorted((ROOT / "python" / "suffuse" / "ops").glob(f"_{op}*.py"))
+    return source(f"python/suffuse/ops/{op}.py") + "".join(path.read_text() for path in parts)
+
+
 def has_fake(op: str) -> bool:
-    code = source(f"python/suffuse/ops/{op}.py")
+    code = python_of(op)
     return all(f'register_fake("suffuse::{name}"' in code for name in info.OPS[op])
 
 

@@ -227,6 +227,31 @@ SUFFUSE_INLINE Vec<float> sigmoid(Vec<float> x) {
   return scale2_near_one(r, select(negative, e.n, zero<F>()));
 }
 
+// 1 / (1 + e^-x) for gates and activations, at less than half of sigmoid's cost: within 4 ULP for x
+// >= -87, where it stays for what is smaller. NaN stays NaN.
+SUFFUSE_INLINE Vec<float> sigmoid_fast(Vec<float> x) {
+  using namespace math_detail;
+  x = min(F(87.f), max(F(-87.f), x));
+#if defined(__AVX512F__)
+  // e^-x as exp2_fast has it, then one step of Newton's method
+  constexpr float kLog2eLow = 1.925963e-8f;
+  const F t = muladd(x, F(-kLog2e), F(0x1.8p18f)), n = t - 0x1.8p18f;
+  const F r = muladd(x, F(-kLog2eLow), fms(x, F(-kLog2e), n));
+  const F head = lookup32(kPowersOf2, bits(t));
+  const F q = muladd(r, F(0.24022866785526276f), F(0.6931573152542114f));
+  const F d = 1.f + scale2(muladd(head * r, q, head), n), estimate = reciprocal_estimate(d);
+  return muladd(fnma(d, estimate, F(1.f)), estimate, estimate);
+#else
+  const Exponential e = exponential(-x);
+  return 1.f / (1.f + scale2_near_one(e.p, e.n));
+#endif
+}
+
+// x sigmoid(x) in the same way, with -87 for what is smaller.
+SUFFUSE_INLINE Vec<float> silu_fast(Vec<float> x) {
+  return max(Vec<float>(-87.f), x) * sigmoid_fast(x);
+}
+
 // x sigmoid(x)
 SUFFUSE_INLINE Vec<float> silu(Vec<float> x) {
   using namespace math_detail;

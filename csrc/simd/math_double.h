@@ -37,6 +37,8 @@ SUFFUSE_INLINE Vec<double> silu(Vec<double> x) {
     return (t < 0 ? t * e : t) / (1 + e);
   });
 }
+SUFFUSE_INLINE Vec<double> sigmoid_fast(Vec<double> x) { return sigmoid(x); }
+SUFFUSE_INLINE Vec<double> silu_fast(Vec<double> x) { return silu(x); }
 SUFFUSE_INLINE Vec<double> softplus(Vec<double> x) {
   return map_lanes(x, [](double t) {
     const double rest = __builtin_log1p(__builtin_exp(-__builtin_fabs(t)));

@@ -38,6 +38,7 @@
 //                                  AVX512-BF16 takes subnormal inputs and results as 0
 // pack_bf16(lo, hi)                such words, to nearest even; the same remark
 // lookup32(table, i)               table[i mod 32]; AVX-512 only: two registers hold the table
+// reciprocal_estimate(x)           1 / x within 2^-14; AVX-512 only
 // clang-format on
 //
 // The vector math functions are in simd/math.h, products of 32-bit words in simd/pairs.h.

@@ -262,5 +262,9 @@ SUFFUSE_INLINE Vec<float> lookup32(const float* table, Int<Vec<float>> i) {
   return Vec<float>(_mm512_permutex2var_ps(low, i.v, high));
 }
 
+SUFFUSE_INLINE Vec<float> reciprocal_estimate(Vec<float> x) {
+  return Vec<float>(_mm512_rcp14_ps(x.v));
+}
+
 }  // namespace SUFFUSE_ISA
 }  // namespace suffuse

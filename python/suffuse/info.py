@@ -19,7 +19,7 @@ from suffuse.testing import cpu_isa
 
 OPS: dict[str, tuple[str, ...]] = {
     "attention": ("attention_fwd", "attention_bwd"),
-    "causal_conv1d": ("causal_conv1d_fwd", "causal_conv1d_bwd"),
+    "causal_conv1d": ("causal_conv1d_fwd", "causal_conv1d_bwd", "causal_conv1d_update"),
     "guidance_gram": ("guidance_gram",),
     "linear_scan": ("linear_scan",),
     "sampler_step": ("sampler_step",),

@@ -108,6 +108,8 @@ void test_ulps() {
   ulp_test("log", FLOAT_FUNCTION(log), EXACT_FUNCTION(log), 1.0);
   ulp_test("sigmoid", FLOAT_FUNCTION(sigmoid), exact_sigmoid, 1.1);
   ulp_test("silu", FLOAT_FUNCTION(silu), exact_silu, 1.2);
+  ulp_test("sigmoid_fast", FLOAT_FUNCTION(sigmoid_fast), exact_sigmoid, 4.0, -87.f);
+  ulp_test("silu_fast", FLOAT_FUNCTION(silu_fast), exact_silu, 4.0, -87.f);
   ulp_test("softplus", FLOAT_FUNCTION(softplus), exact_softplus, 1.4);
   ulp_test("tanh", FLOAT_FUNCTION(tanh), EXACT_FUNCTION(tanh), 1.4);
   ulp_test("erf", FLOAT_FUNCTION(erf), EXACT_FUNCTION(erf), 1.5);
@@ -144,6 +146,10 @@ void test_specials() {
                {{0.f, 0.5f}, {-0.f, 0.5f}, {kInf, 1}, {-kInf, 0}, {nan, nan}});
   special_test("silu", FLOAT_FUNCTION(silu),
                {{0.f, 0.f}, {-0.f, -0.f}, {kInf, kInf}, {-kInf, -0.f}, {nan, nan}, {3e38f, 3e38f}});
+  special_test("sigmoid_fast", FLOAT_FUNCTION(sigmoid_fast),
+               {{0.f, 0.5f}, {-0.f, 0.5f}, {kInf, 1}, {nan, nan}, {3e38f, 1}});
+  special_test("silu_fast", FLOAT_FUNCTION(silu_fast),
+               {{0.f, 0.f}, {-0.f, -0.f}, {kInf, kInf}, {nan, nan}, {3e38f, 3e38f}});
   special_test("softplus", FLOAT_FUNCTION(softplus),
                {{0.f, 0x1.62e430p-1f}, {kInf, kInf}, {-kInf, 0.f}, {nan, nan}, {3e38f, 3e38f}});
   special_test("tanh", FLOAT_FUNCTION(tanh),

@@ -154,3 +154,39 @@ class _Function(torch.autograd.Function):
             None if initial is None else grad_initial.read(),
             *(None, None),
         )
+
+
+class EmulatedUpdate:
+    """A stand-in for `suffuse.ops.causal_conv1d_update`; `report` is that of the last call."""
+
+    report: Report
+
+    def __init__(self, device: Emulator) -> None:
+        self.device = device
+
+    def __call__(
+        self, x: Tensor, conv_state: Tensor, weight: Tensor, bias: Tensor | None = None, *,
+        activation: str | None = None, cache_seqlens: Tensor | None = None,
+        conv_state_indices: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        device, steps = self.device, x.unsqueeze(2) if x.dim() == 2 else x
+        p = UpdateParams(*steps.shape, weight.shape[1], conv_state.shape[2])
+        p.silu, p.dtype = activation is not None, DTYPES.index(x.dtype)
+        memory = device.tensor(steps, "x")
+        p.x = Rows(memory.address, *memory.stride)
+        out = device.empty(steps.shape, x.dtype, "out")
+        p.out = Rows(out.address, *out.stride)
+        state = device.tensor(conv_state, "conv_state")
+        p.state = Rows(state.address, *state.stride)
+        pointers = {
+            "weight": weight,
+            "bias": bias,
+            "positions": cache_seqlens,
+            "slots": conv_state_indices,
+        }
+        for name, tensor in pointers.items():
+            if tensor is not None:
+                setattr(p, name, device.tensor(tensor, name).address)
+        self.report = device.call("emulated_causal_conv1d_update", p)
+        conv_state.copy_(state.read())
+        return out.read().reshape(x.shape)

@@ -7,10 +7,28 @@ import ctypes
 import pytest
 import torch
 from ops.causal_conv1d_calls import (
-    BF16, DOUBLE, DTYPES, FLOAT, HALF, Tensors, channels_last, check, example, packed, results,
-)  # fmt: skip
+    BF16,
+    DOUBLE,
+    DTYPES,
+    FLOAT,
+    HALF,
+    Tensors,
+    channels_last,
+    check,
+    check_update,
+    example,
+    packed,
+    results,
+    update_example,
+)
 
-from emulated.causal_conv1d_device import EmulatedConv, GradParams, Params, UpdateParams
+from emulated.causal_conv1d_device import (
+    EmulatedConv,
+    EmulatedUpdate,
+    GradParams,
+    Params,
+    UpdateParams,
+)
 from emulated.harness import SEEDS, Emulator, assert_coalesced, assert_traffic
 
 LAYOUTS = {"steps": dict, "channels": channels_last}  # what is adjacent
@@ -161,3 +179,25 @@ def test_float64_takes_the_kernels_of_any_width():
     conv = emulated()
     check(example((2, 3, 40, 2), DOUBLE), conv, activation="silu")
     assert [launch.kernel for launch in conv.forward.launches] == ["the kernel of any width"]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("ring", [False, True])
+@pytest.mark.parametrize("slots", [False, True])
+def test_update(slots: bool, ring: bool, dtype: torch.dtype, seed: int):
+    shapes = [((1, 1, 0, 1), 0), ((3, 17, 0, 4), 3), ((3, 150, 1, 3), 5), ((2, 5, 9, 4), 6)]
+    for shape, places in shapes:
+        update = EmulatedUpdate(Emulator("causal_conv1d", seed=seed))
+        tensors = update_example(shape, places, dtype, ring, slots)
+        check_update(tensors, update, activation="silu" if ring else None)
+
+
+@pytest.mark.parametrize("dtype", [FLOAT, BF16], ids=str)
+def test_traffic_of_update(dtype: torch.dtype):
+    tensors = update_example((4, 512, 0, 4), 4, dtype)
+    update = EmulatedUpdate(Emulator("causal_conv1d"))
+    check_update(tensors, update, activation="silu")
+    states = tensors["conv_state"].nbytes
+    stored = tensors["x"].nbytes + states
+    assert_traffic(update.report.counters, tensor_bytes(tensors), stored)

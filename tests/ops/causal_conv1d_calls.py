@@ -11,6 +11,7 @@ from torch import Tensor
 
 from suffuse import ops
 from suffuse.reference.causal_conv1d import causal_conv1d as reference
+from suffuse.reference.causal_conv1d import causal_conv1d_update as update_reference
 from suffuse.testing import assert_close_to_reference
 
 DOUBLE, FLOAT, BF16, HALF = torch.float64, torch.float32, torch.bfloat16, torch.float16
@@ -74,8 +75,7 @@ def results(function: Callable[..., Any], tensors: Tensors, **options: Any) -> T
     generator = torch.Generator().manual_seed(1)
     dtype = tensors["x"].dtype
     cotangents = [
-        torch.randn(y.shape, generator=generator, dtype=DOUBLE).to(BF16).to(dtype)
-        for y in (out, final)
+        torch.randn(y.shape, generator=generator, dtype=DOUBLE).to(BF16).to(y) for y in (out, final)
     ]
     grads = torch.autograd.grad(
         (out, final), list(leaves.values()), cotangents, materialize_grads=True
@@ -97,4 +97,43 @@ def check(
     for name, value in ours.items():
         plain_value = naive[name].to(value.dtype)
         assert_close_to_reference(value, plain_value, exact[name], FLOOR[dtype], name)
+    return ours
+
+
+def update_example(
+    shape: tuple[int, int, int, int], state_length: int, dtype: torch.dtype = FLOAT,
+    ring: bool = False, slots: bool = False,
+) -> Tensors:  # fmt: skip
+    """A call of causal_conv1d_update. shape: batch, channels, steps (0: one, x [B, D]), width."""
+    batch, channels, length, width = shape
+    tensors = example((batch, channels, max(length, 1), width), dtype, state=False)
+    if length == 0:
+        tensors["x"] = tensors["x"][..., 0].contiguous()
+    states = 2 * batch + 1 if slots else batch
+    tensors["conv_state"] = torch.randn(states, channels, state_length).to(dtype)
+    if ring:
+        seen = [3 * b + state_length - 1 for b in range(batch)]
+        tensors["cache_seqlens"] = torch.tensor(seen, dtype=torch.int32)
+    if slots:
+        own = [-1 if b == 1 else 2 * b + 1 for b in range(batch)]
+        tensors["conv_state_indices"] = torch.tensor(own, dtype=torch.int32)
+    return tensors
+
+
+def check_update(
+    tensors: Tensors, function: Callable[..., Tensor] = ops.causal_conv1d_update, **options: Any
+) -> Tensor:
+    """The error rule on out, and the very state; function: runs the kernel."""
+    dtype = tensors["x"].dtype
+    kinds = {
+        "exact": {k: t.double() if t.is_floating_point() else t for k, t in tensors.items()},
+        "plain": {k: t.clone() for k, t in tensors.items()},
+        "ours": {k: t.clone() for k, t in tensors.items()},
+    }
+    exact = update_reference(**kinds["exact"], **options)
+    plain = update_reference(**kinds["plain"], **options)
+    ours = function(**kinds["ours"], **options)
+    assert_close_to_reference(ours, plain, exact, FLOOR[dtype], "out")
+    states = kinds["ours"]["conv_state"], kinds["plain"]["conv_state"]
+    torch.testing.assert_close(*states, rtol=0, atol=0, equal_nan=True)
     return ours

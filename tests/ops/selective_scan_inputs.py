@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -14,8 +15,8 @@ from suffuse.testing import assert_close_to_reference
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 NAMES = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state")
-# A few units in the last place. In half precision the gradient of z has one rounding more than the plain version's: that
-# of the result before the gate, which is kept in u's dtype.
+# A few units in the last place. In half precision the gradient of z has one rounding more than the plain version's:
+# that of the result before the gate, which is kept in u's dtype.
 FLOOR = {dtype: (4 if dtype.itemsize > 2 else 1) * torch.finfo(dtype).eps for dtype in DTYPES}
 
 
@@ -92,30 +93,42 @@ def plain(u, delta, A, B, C, D=None, z=None, delta_bias=None, *, delta_softplus=
     return out.to(u.dtype), state
 
 
-def results(function, tensors: dict[str, Tensor], **options) -> dict[str, Tensor]:
+def cotangents(u: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+    """Fixed gradients of out and the last state."""
+    generator = torch.Generator().manual_seed(1)
+    of_out, of_last = (
+        torch.randn(y.shape, generator=generator, dtype=torch.float64).to(u.dtype).to(y.dtype)
+        for y in (u, last)
+    )
+    return of_out, of_last
+
+
+def results(function: Callable, tensors: dict[str, Tensor], **options) -> dict[str, Tensor]:
     """out, the last state and all gradients, for fixed cotangents of both."""
     leaves = {name: x.detach().clone().requires_grad_() for name, x in tensors.items()}
     out, last = function(**leaves, **options, return_last_state=True)
-    generator = torch.Generator().manual_seed(1)
-    cotangents = [
-        torch.randn(y.shape, generator=generator, dtype=torch.float64)
-        .to(tensors["u"].dtype)
-        .to(y.dtype)
-        for y in (out, last)
-    ]
     grads = torch.autograd.grad(
-        (out, last), list(leaves.values()), cotangents, materialize_grads=True
+        (out, last), list(leaves.values()), cotangents(tensors["u"], last), materialize_grads=True
     )
     named = {f"grad_{name}": grad for name, grad in zip(leaves, grads, strict=True)}
     return {"out": out.detach(), "last_state": last.detach(), **named}
 
 
-def check(tensors: dict[str, Tensor], **options) -> None:
-    """The error rule on the results and all gradients."""
-    ours = results(ops.selective_scan, tensors, **options)
+def check(
+    tensors: dict[str, Tensor], run: Callable | None = None, floor: float = 1.0, **options
+) -> None:
+    """The error rule on the results and all gradients.
+
+    Args:
+        run: tensors and options -> the same as `results`; by default the public function's.
+        floor: times FLOOR.
+    """
+    ours = run(tensors, **options) if run else results(ops.selective_scan, tensors, **options)
     naive = results(plain, tensors, **options)
-    exact = results(reference, {name: x.double() for name, x in tensors.items()}, **options)
-    floor = FLOOR[tensors["u"].dtype]
+    wide = {name: x.double() for name, x in tensors.items()}
+    exact = results(reference, wide, **options)
+    floor *= FLOOR[tensors["u"].dtype]
+    assert ours.keys() == exact.keys()
     for name, expected in exact.items():
         assert_close_to_reference(
             ours[name], naive[name].to(ours[name].dtype), expected, floor, name

@@ -2,7 +2,8 @@
 //
 //   z_t = bias + sum_k weight_k x_{t - W + 1 + k},  out_t = z_t or silu(z_t)
 //
-// x_t for t < 0 is the initial state; with `sequence`, x of other sequences counts as 0.
+// x_t for t < 0 is the initial state; with `sequence`, x of other sequences counts as 0. Weights,
+// bias, their gradients and sums are in the arithmetic's type: float, or double for f64.
 #pragma once
 
 #include <cstdint>
@@ -20,10 +21,9 @@ struct ConvRows {
 struct CausalConv1dParams {
   int64_t batch, channels, length, width;
   ConvRows x, out;
-  // In the arithmetic's type: float, or double for f64.
   const void* weight;       // [channels, width]
   const void* bias;         // [channels] or null
-  ConvRows initial;         // [batch, channels, width - 1] of the call's dtype; data may be null: 0
+  ConvRows initial;         // [batch, channels, width - 1]; data may be null: 0
   const int32_t* sequence;  // [batch, length] contiguous or null; negative: out is 0 there
   bool silu;
   DType dtype;
@@ -32,20 +32,25 @@ struct CausalConv1dParams {
 struct CausalConv1dGradParams {
   CausalConv1dParams forward;  // out: not used
   ConvRows grad_out, grad_x;
-  ConvRows grad_initial;  // [batch, channels, width - 1], or data null
-  // In the arithmetic's type, one a batch entry, to be added up: [batch, channels, width] and
-  // [batch, channels].
-  void *grad_weight, *grad_bias;
+  ConvRows grad_initial;          // [batch, channels, width - 1], or data null
+  void *grad_weight, *grad_bias;  // [channels, width], [channels]
+  // Sums over parts of the batch and of time, to be added up: so many rows of channels x
+  // (width + 1), the taps' and the bias's.
+  void* partials;
+  int64_t partial_rows;
+  void* grad_z;  // the CUDA kernels of any width: [batch, channels, length] in the order of x
 };
 
-// Channels are taken in blocks; steps in chunks, each of which starts from the width - 1 before it.
-constexpr int64_t kConvLanes = 16, kConvChunk = 2048;
-
-inline int64_t conv_blocks(const CausalConv1dParams& p) {
-  return (p.channels + kConvLanes - 1) / kConvLanes;
-}
-inline int64_t conv_chunks(const CausalConv1dParams& p) {
-  return (p.length + kConvChunk - 1) / kConvChunk;
-}
+// One or a few steps at once behind a state that is updated in place.
+struct CausalConv1dUpdateParams {
+  int64_t batch, channels, length, width, state_length;
+  ConvRows x, out;
+  ConvRows state;            // [slots, channels, state_length]; batch: the stride of slots
+  const int32_t* slots;      // [batch] or null: the batch's own; negative: out is 0, no update
+  const int32_t* positions;  // [batch] or null: the next place in a circular state
+  const void *weight, *bias;
+  bool silu;
+  DType dtype;
+};
 
 }  // namespace suffuse

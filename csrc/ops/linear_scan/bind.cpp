@@ -1,4 +1,5 @@
-// linear_scan's meeting point with torch: checks, outputs, params.
+// linear_scan's meeting point with torch: checks, outputs, params. Compiled once for the CPU and
+// once for CUDA.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -7,10 +8,17 @@
 #include <tuple>
 #include <vector>
 
-#include "ops/linear_scan/cpu/kernel.h"
 #include "ops/linear_scan/params.h"
 #include "torch/checks.h"
 #include "torch/empty.h"
+
+#if defined(SUFFUSE_CUDA)
+#include <torch/csrc/stable/accelerator.h>
+
+#include "ops/linear_scan/cuda/launch.h"
+#else
+#include "ops/linear_scan/cpu/kernel.h"
+#endif
 
 namespace suffuse {
 namespace {
@@ -19,6 +27,11 @@ using torch::headeronly::ScalarType;
 using Optional = std::optional<Tensor>;
 
 constexpr char kOp[] = "linear_scan";
+#if defined(SUFFUSE_CUDA)
+constexpr bool kReadsChannels = false;  // rows of adjacent channels
+#else
+constexpr bool kReadsChannels = true;
+#endif
 
 struct Type {
   DType dtype;
@@ -54,7 +67,7 @@ LinearScanRows rows(const Tensor& t, bool complex, bool may_be_constant,
                     std::vector<Tensor>& kept) {
   const bool constant = may_be_constant && t.stride(2) == 0;
   const bool steps = t.stride(2) == 1 || t.size(2) <= 1;
-  const bool channels = !complex && (t.stride(1) == 1 || t.size(1) <= 1);
+  const bool channels = kReadsChannels && !complex && (t.stride(1) == 1 || t.size(1) <= 1);
   kept.push_back(constant || steps || channels ? t : torch::stable::contiguous(t));
   const Tensor& k = kept.back();
   void* data = const_cast<void*>(k.const_data_ptr());
@@ -68,6 +81,34 @@ Tensor empty_like_rows(const Tensor& x, bool complex) {
   const int64_t sizes[] = {x.size(0), x.size(2), x.size(1)};
   return torch::stable::transpose(empty(x, Sizes(sizes, 3), x.scalar_type()), 1, 2);
 }
+
+#if defined(SUFFUSE_CUDA)
+
+void run(LinearScanParams& p, Tensor& h) {
+  if (p.batch * p.channels == 0) return;
+  const torch::stable::accelerator::DeviceGuard guard(h.get_device_index());
+  const bool steps = h.stride(2) == 1 || p.length <= 1;
+  Tensor result = steps ? h : empty(h, h.sizes(), h.scalar_type());
+  p.h = {result.mutable_data_ptr(), result.stride(0), result.stride(1), 1};
+  const int64_t words[] = {linear_scan_workspace(p)};
+  std::optional<Tensor> workspace;
+  if (words[0] > 0) workspace = torch::stable::new_zeros(h, Sizes(words, 1), ScalarType::Int);
+  const auto stream = torch::stable::accelerator::getCurrentStream(h.get_device_index());
+  linear_scan_cuda(p, workspace ? workspace->mutable_data_ptr() : nullptr, stream.nativeHandle());
+  if (!steps) torch::stable::copy_(h, result);
+}
+
+#else
+
+void run(LinearScanParams& p, Tensor& h) {
+  std::vector<Tensor> kept;
+  p.h = rows(h, p.complex, false, kept);
+  torch::stable::parallel_for(
+      0, p.batch * linear_scan_blocks(p), 100000 / (kLinearScanLanes * p.length + 1) + 1,
+      [&](int64_t begin, int64_t end) { linear_scan_range(p, begin, end); });
+}
+
+#endif
 
 std::tuple<Tensor, Tensor> linear_scan(Tensor a, Tensor x, Optional initial, Optional sequence,
                                        bool reverse, bool lagged) {
@@ -114,17 +155,18 @@ std::tuple<Tensor, Tensor> linear_scan(Tensor a, Tensor x, Optional initial, Opt
   }
   Tensor h = empty_like_rows(x, type.complex);
   Tensor last = empty(x, Sizes(states, 2), state_type(type));
-  p.h = rows(h, type.complex, false, kept);
   p.last = last.mutable_data_ptr();
-  torch::stable::parallel_for(
-      0, p.batch * linear_scan_blocks(p), 100000 / (kLinearScanLanes * p.length + 1) + 1,
-      [&](int64_t begin, int64_t end) { linear_scan_range(p, begin, end); });
+  run(p, h);
   return {h, last};
 }
 
 }  // namespace
 }  // namespace suffuse
 
+#if defined(SUFFUSE_CUDA)
+STABLE_TORCH_LIBRARY_IMPL(suffuse, CUDA, m) {
+#else
 STABLE_TORCH_LIBRARY_IMPL(suffuse, CPU, m) {
+#endif
   m.impl("linear_scan", TORCH_BOX(&suffuse::linear_scan));
 }

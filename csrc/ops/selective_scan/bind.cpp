@@ -1,4 +1,5 @@
-// selective_scan's meeting point with torch: checks, outputs, workspace, params.
+// selective_scan's meeting point with torch: outputs, workspace, what runs. Compiled once for the
+// CPU and once for CUDA.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -6,17 +7,24 @@
 #include <algorithm>
 #include <cstdlib>
 #include <memory>
-#include <optional>
 #include <tuple>
-#include <vector>
 
-#include "ops/selective_scan/cpu/kernel.h"
-#include "ops/selective_scan/params.h"
 #include "torch/checks.h"
 #include "torch/empty.h"
+// after torch
+#include "ops/selective_scan/arguments-inl.h"
+
+#if defined(SUFFUSE_CUDA)
+#include <torch/csrc/stable/accelerator.h>
+
+#include "ops/selective_scan/cuda/launch.h"
+#else
+#include "ops/selective_scan/cpu/kernel.h"
+#endif
 
 namespace suffuse {
 
+#if !defined(SUFFUSE_CUDA)
 void* selective_scan_scratch(int64_t bytes) {
   constexpr int64_t kLine = 64;
   struct Free {
@@ -35,142 +43,42 @@ void* selective_scan_scratch(int64_t bytes) {
   }
   return memory.get();
 }
+#endif
 
 namespace {
 
-using torch::headeronly::ScalarType;
-using Optional = std::optional<Tensor>;
-
 constexpr char kForward[] = "selective_scan", kBackward[] = "selective_scan backward";
 
-template <size_t n>
-Sizes shape(const int64_t (&sizes)[n]) {
-  return Sizes(sizes, n);
+#if defined(SUFFUSE_CUDA)
+
+std::vector<int64_t> saved_shape(const SelectiveScanParams& p) {
+  return {p.batch, scan_windows(p), p.channels, p.states};
 }
 
-ScalarType wide_type(DType dtype) {
-  return dtype == DType::f64 ? ScalarType::Double : ScalarType::Float;
+template <class Run>
+void run_on_stream(SelectiveScanParams& p, const Tensor& u, int64_t floats, Run&& run) {
+  const torch::stable::accelerator::DeviceGuard guard(u.get_device_index());
+  const int64_t size[] = {floats};
+  Tensor workspace = empty(u, shape(size), ScalarType::Float);
+  p.workspace = workspace.mutable_data_ptr();
+  run(torch::stable::accelerator::getCurrentStream(u.get_device_index()).nativeHandle());
 }
 
-struct Inputs {
-  const Tensor &u, &delta, &a, &b, &c;
-  const Optional &skip, &z, &bias, &initial, &sequence;
-};
+void run_forward(SelectiveScanParams& p, const Tensor& u) {
+  run_on_stream(p, u, selective_scan_fwd_floats(p),
+                [&](void* stream) { selective_scan_fwd_cuda(p, stream); });
+}
 
-// Checks and fills the params; keeps the copies of what is not laid out as the kernels read it.
-class Call {
- public:
-  Call(const char* op, const Inputs& in, bool softplus, bool reverse) : op_(op) {
-    check_rank(op, "u", in.u, 3, "[B, D, L]");
-    p.dtype = dtype_of(op, "u", in.u);
-    p.batch = in.u.size(0);
-    p.channels = in.u.size(1);
-    p.length = in.u.size(2);
-    p.softplus = softplus;
-    p.reverse = reverse;
-    p.u = rows("u", in.u);
-    p.delta = rows_like_u("delta", in.delta, in.u);
-    if (in.z) p.z = rows_like_u("z", *in.z, in.u);
-    check_rank(op, "A", in.a, 2, "[D, N]");
-    p.states = in.a.size(1);
-    check_shape(op, "A", in.a, shape({p.channels, p.states}), "[D, N]");
-    p.a = wide("A", in.a, in.u);
-    p.groups = 1;
-    if (in.b.dim() == 4) p.groups = in.b.size(1);
-    if (in.b.dim() != 4 && in.c.dim() == 4) p.groups = in.c.size(1);
-    if (p.groups < 1 || p.channels % p.groups) {
-      fail(op, "B", "groups G that divide the " + std::to_string(p.channels) + " channels of u",
-           "G = " + std::to_string(p.groups));
-    }
-    p.b = projection("B", in.b, in.u);
-    p.c = projection("C", in.c, in.u);
-    p.skip = channels("D", in.skip, in.u);
-    p.bias = channels("delta_bias", in.bias, in.u);
-    if (in.initial) {
-      check_shape(op, "initial_state", *in.initial, shape({p.batch, p.channels, p.states}),
-                  "[B, D, N]");
-      p.initial = wide("initial_state", *in.initial, in.u);
-    }
-    if (in.sequence) p.sequence = sequence(*in.sequence, in.u);
-    // States saved for the backward pass then take at most four times the memory of u.
-    p.chunk = p.states <= 16 ? kScanSteps : p.states <= 64 ? 2 * kScanSteps : 4 * kScanSteps;
-  }
+void run_backward(SelectiveScanGradParams& g, const Tensor& u) {
+  run_on_stream(g.forward, u, selective_scan_bwd_floats(g.forward),
+                [&](void* stream) { selective_scan_bwd_cuda(g, stream); });
+}
 
-  ScanRows rows_like_u(const char* name, const Tensor& t, const Tensor& u) {
-    check_shape(op_, name, t, u.sizes(), "like u");
-    check_same_dtype(op_, name, t, "u", u);
-    check_same_device(op_, name, t, "u", u);
-    return rows(name, t);
-  }
+#else
 
-  // Contiguous, in the arithmetic's type.
-  const void* wide(const char* name, const Tensor& t, const Tensor& u) {
-    const ScalarType type = wide_type(p.dtype);
-    if (t.scalar_type() != type) {
-      fail(op_, name, "dtype " + dtype_name(type), dtype_name(t.scalar_type()));
-    }
-    check_same_device(op_, name, t, "u", u);
-    kept_.push_back(torch::stable::contiguous(t));
-    return kept_.back().const_data_ptr();
-  }
-
-  SelectiveScanParams p{};
-
- private:
-  // Channels or steps lie next to each other.
-  ScanRows rows(const char*, const Tensor& t) {
-    const bool steps = t.stride(2) == 1 || t.size(2) <= 1;
-    const bool channels = t.stride(1) == 1 || t.size(1) <= 1;
-    kept_.push_back(steps || channels ? t : torch::stable::contiguous(t));
-    const Tensor& kept = kept_.back();
-    const int64_t time = steps || !channels ? 1 : kept.stride(2);
-    const int64_t channel = time == 1 ? kept.stride(1) : 1;
-    return {kept.const_data_ptr(), kept.stride(0), channel, time};
-  }
-
-  ScanProjection projection(const char* name, const Tensor& t, const Tensor& u) {
-    if (t.dim() == 2) {
-      check_shape(op_, name, t, shape({p.channels, p.states}), "[D, N]");
-      const void* data = wide(name, t, u);
-      return {data, 0, 0, 0, 0, const_cast<void*>(data), false};
-    }
-    check_rank(op_, name, t, 4, "[D, N] or [B, G, N, L]");
-    check_shape(op_, name, t, shape({p.batch, p.groups, p.states, p.length}),
-                "[B, G, N, L] with B and L of u, N of A and one G for B and C");
-    check_same_dtype(op_, name, t, "u", u);
-    check_same_device(op_, name, t, "u", u);
-    const bool readable = t.stride(3) == 1 || t.stride(2) == 1;
-    kept_.push_back(readable ? t : torch::stable::contiguous(t));
-    const Tensor source = kept_.back();
-    kept_.push_back(empty(u, shape({p.batch, p.groups, p.length, p.states}), wide_type(p.dtype)));
-    return {source.const_data_ptr(),
-            source.stride(0),
-            source.stride(1),
-            source.stride(2),
-            source.stride(3),
-            kept_.back().mutable_data_ptr(),
-            true};
-  }
-
-  const void* channels(const char* name, const Optional& t, const Tensor& u) {
-    if (!t) return nullptr;
-    check_shape(op_, name, *t, shape({p.channels}), "[D]");
-    return wide(name, *t, u);
-  }
-
-  const int32_t* sequence(const Tensor& t, const Tensor& u) {
-    check_shape(op_, "seq_idx", t, shape({p.batch, p.length}), "[B, L]");
-    if (t.scalar_type() != ScalarType::Int) {
-      fail(op_, "seq_idx", "dtype int32", dtype_name(t.scalar_type()));
-    }
-    check_same_device(op_, "seq_idx", t, "u", u);
-    kept_.push_back(torch::stable::contiguous(t));
-    return static_cast<const int32_t*>(kept_.back().const_data_ptr());
-  }
-
-  const char* op_;
-  std::vector<Tensor> kept_;
-};
+std::vector<int64_t> saved_shape(const SelectiveScanParams& p) {
+  return {p.batch, scan_chunks(p), scan_blocks(p), p.states, kScanLanes};
+}
 
 void pack(const SelectiveScanParams& p) {
   if (!p.b.varying && !p.c.varying) return;
@@ -183,6 +91,70 @@ void pack(const SelectiveScanParams& p) {
 // Units of a parallel loop that are worth a task of their own, each of so many state updates.
 int64_t grain(int64_t updates) { return 200000 / (updates + 1) + 1; }
 
+void run_forward(const SelectiveScanParams& p, const Tensor&) {
+  pack(p);
+  torch::stable::parallel_for(
+      0, p.batch * scan_blocks(p), grain(kScanLanes * p.length * p.states),
+      [&](int64_t begin, int64_t end) { selective_scan_fwd_range(p, begin, end); });
+}
+
+// Enough units for many cores where the batch and the groups are few; by shape alone, for the order
+// of addition hangs on it.
+int64_t parts_of_group(const SelectiveScanParams& p) {
+  constexpr int64_t kUnits = 8;
+  const int64_t pairs = std::max<int64_t>(1, p.batch * p.groups);
+  return std::clamp<int64_t>(kUnits / pairs, 1, std::max<int64_t>(1, scan_blocks_of_group(p)));
+}
+
+// Room for what is added up to gradients. Where the batch has one entry, the rows of it are the
+// gradients.
+Tensor sums_of(SelectiveScanGradParams& g, const Tensor& u) {
+  const SelectiveScanParams& p = g.forward;
+  const int64_t row = p.batch * p.channels, matrix = row * p.states;
+  const int64_t projected = p.batch * p.groups * g.parts * p.length * p.states;
+  const bool rows = p.batch != 1;
+  const int64_t sizes[] = {rows ? matrix : 0, rows ? row : 0, rows ? row : 0,
+                           p.b.varying ? projected
+                           : rows      ? matrix
+                                       : 0,
+                           p.c.varying ? projected
+                           : rows      ? matrix
+                                       : 0};
+  void** const sums[] = {&g.sums_a, &g.sums_skip, &g.sums_bias, &g.sums_b, &g.sums_c};
+  void* const results[] = {g.grad_a, g.grad_skip, g.grad_bias, g.grad_b, g.grad_c};
+  const int64_t total[] = {sizes[0] + sizes[1] + sizes[2] + sizes[3] + sizes[4]};
+  Tensor memory = empty(u, shape(total), wide_type(p.dtype));
+  char* next = static_cast<char*>(memory.mutable_data_ptr());
+  for (int i = 0; i < 5; i++) {
+    *sums[i] = sizes[i] ? next : results[i];
+    next += sizes[i] * memory.element_size();
+  }
+  return memory;
+}
+
+void run_backward(SelectiveScanGradParams& g, const Tensor& u) {
+  const SelectiveScanParams& p = g.forward;
+  g.parts = parts_of_group(p);
+  const Tensor sums = sums_of(g, u);
+  pack(p);
+  torch::stable::parallel_for(0, p.batch * p.groups * g.parts, 1, [&](int64_t begin, int64_t end) {
+    selective_scan_bwd_range(g, begin, end);
+  });
+  const int64_t tiles = p.batch * p.groups * scan_windows(p);
+  torch::stable::parallel_for(
+      0, tiles, grain(g.parts * kScanSteps * p.states),
+      [&](int64_t begin, int64_t end) { selective_scan_project_range(g, begin, end); });
+  if (p.batch != 1) selective_scan_add_rows(g, 0, p.channels);
+}
+
+#endif
+
+// Room for the states that the backward pass starts from.
+Tensor saved_states(const SelectiveScanParams& p, const Tensor& u, bool save) {
+  const std::vector<int64_t> sizes = save ? saved_shape(p) : std::vector<int64_t>{0};
+  return empty(u, Sizes(sizes.data(), sizes.size()), wide_type(p.dtype));
+}
+
 std::tuple<Tensor, Tensor, Tensor, Tensor> selective_scan_fwd(
     Tensor u, Tensor delta, Tensor a, Tensor b, Tensor c, Optional skip, Optional z, Optional bias,
     Optional initial, Optional sequence, bool softplus, bool reverse, bool save) {
@@ -192,26 +164,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> selective_scan_fwd(
   const int64_t none[] = {0};
   Tensor out = empty(u, u.sizes(), type);
   Tensor last = empty(u, shape({p.batch, p.channels, p.states}), wide);
-  const int64_t states[] = {p.batch, scan_chunks(p), scan_blocks(p), p.states, kScanLanes};
-  Tensor saved = empty(u, save ? shape(states) : Sizes(none, 1), wide);
-  Tensor ungated = empty(u, save && z ? u.sizes() : Sizes(none, 1), type);
+  Tensor saved = saved_states(p, u, save);
+  Tensor ungated = empty(u, save && z ? u.sizes() : shape(none), type);
   p.out = out.mutable_data_ptr();
   p.last = last.mutable_data_ptr();
   if (save) p.chunk_states = saved.mutable_data_ptr();
   if (save && z) p.ungated = ungated.mutable_data_ptr();
-  pack(p);
-  torch::stable::parallel_for(
-      0, p.batch * scan_blocks(p), grain(kScanLanes * p.length * p.states),
-      [&](int64_t begin, int64_t end) { selective_scan_fwd_range(p, begin, end); });
+  run_forward(p, u);
   return {out, last, saved, ungated};
-}
-
-// Enough units for many cores where the batch and the groups are few; by shape alone, for the order
-// of addition hangs on it.
-int64_t parts_of_group(const SelectiveScanParams& p) {
-  constexpr int64_t kUnits = 8;
-  const int64_t pairs = std::max<int64_t>(1, p.batch * p.groups);
-  return std::clamp<int64_t>(kUnits / pairs, 1, std::max<int64_t>(1, scan_blocks_of_group(p)));
 }
 
 using Gradients =
@@ -225,32 +185,29 @@ Gradients selective_scan_bwd(Tensor grad_out, Optional grad_last, Tensor u, Tens
   Call call(kBackward, {u, delta, a, b, c, skip, z, bias, initial, sequence}, softplus, reverse);
   SelectiveScanGradParams g{};
   g.grad_out = call.rows_like_u("grad_out", grad_out, u);
+  const int64_t matrix[] = {call.p.batch, call.p.channels, call.p.states};
   if (grad_last) {
-    check_shape(kBackward, "grad_last", *grad_last,
-                shape({call.p.batch, call.p.channels, call.p.states}), "[B, D, N]");
+    check_shape(kBackward, "grad_last", *grad_last, shape(matrix), "[B, D, N]");
     g.grad_last = call.wide("grad_last", *grad_last, u);
   }
   SelectiveScanParams& p = g.forward = call.p;
-  const int64_t saved[] = {p.batch, scan_chunks(p), scan_blocks(p), p.states, kScanLanes};
-  check_shape(kBackward, "states", states, shape(saved), "as saved by the forward pass");
-  call.wide("states", states, u);
-  p.chunk_states = const_cast<void*>(states.const_data_ptr());
+  const std::vector<int64_t> saved = saved_shape(p);
+  check_shape(kBackward, "states", states, Sizes(saved.data(), saved.size()),
+              "as saved by the forward pass");
+  p.chunk_states = const_cast<void*>(call.wide("states", states, u));
   if (z) {
     check_shape(kBackward, "ungated", ungated, u.sizes(), "like u");
     check_same_dtype(kBackward, "ungated", ungated, "u", u);
     p.ungated = const_cast<void*>(ungated.const_data_ptr());
   }
-  g.parts = parts_of_group(p);
   const ScalarType type = u.scalar_type(), wide = wide_type(p.dtype);
-  const int64_t none[] = {0};
+  const int64_t none[] = {0}, row[] = {p.channels};
   Tensor grad_u = empty(u, u.sizes(), type), grad_delta = empty(u, u.sizes(), type);
-  Tensor grad_z = empty(u, z ? u.sizes() : Sizes(none, 1), type);
-  const int64_t matrix[] = {p.batch, p.channels, p.states}, row[] = {p.batch, p.channels};
-  const int64_t projected[] = {p.batch, p.groups, g.parts, p.length, p.states};
-  Tensor grad_a = empty(u, shape(matrix), wide), grad_initial = empty(u, shape(matrix), wide);
+  Tensor grad_z = empty(u, z ? u.sizes() : shape(none), type);
+  Tensor grad_a = empty(u, a.sizes(), wide), grad_initial = empty(u, shape(matrix), wide);
+  Tensor grad_b = empty(u, b.sizes(), b.scalar_type()),
+         grad_c = empty(u, c.sizes(), c.scalar_type());
   Tensor grad_skip = empty(u, shape(row), wide), grad_bias = empty(u, shape(row), wide);
-  Tensor grad_b = empty(u, p.b.varying ? shape(projected) : shape(matrix), wide);
-  Tensor grad_c = empty(u, p.c.varying ? shape(projected) : shape(matrix), wide);
   g.grad_u = grad_u.mutable_data_ptr();
   g.grad_delta = grad_delta.mutable_data_ptr();
   if (z) g.grad_z = grad_z.mutable_data_ptr();
@@ -260,17 +217,18 @@ Gradients selective_scan_bwd(Tensor grad_out, Optional grad_last, Tensor u, Tens
   g.grad_bias = grad_bias.mutable_data_ptr();
   g.grad_b = grad_b.mutable_data_ptr();
   g.grad_c = grad_c.mutable_data_ptr();
-  pack(p);
-  torch::stable::parallel_for(0, p.batch * p.groups * g.parts, 1, [&](int64_t begin, int64_t end) {
-    selective_scan_bwd_range(g, begin, end);
-  });
+  run_backward(g, u);
   return {grad_u, grad_delta, grad_a, grad_b, grad_c, grad_skip, grad_z, grad_bias, grad_initial};
 }
 
 }  // namespace
 }  // namespace suffuse
 
+#if defined(SUFFUSE_CUDA)
+STABLE_TORCH_LIBRARY_IMPL(suffuse, CUDA, m) {
+#else
 STABLE_TORCH_LIBRARY_IMPL(suffuse, CPU, m) {
+#endif
   m.impl("selective_scan_fwd", TORCH_BOX(&suffuse::selective_scan_fwd));
   m.impl("selective_scan_bwd", TORCH_BOX(&suffuse::selective_scan_bwd));
 }

@@ -55,9 +55,9 @@ struct SelectiveScanParams {
 struct SelectiveScanGradParams {
   SelectiveScanParams forward;
   ScanRows grad_out;
-  const void* grad_last;               // [batch, channels, states] or null
-  void *grad_u, *grad_delta, *grad_z;  // [batch, channels, length] contiguous
-  void* grad_initial;                  // [batch, channels, states]
+  const void* grad_last;                 // [batch, channels, states] or null
+  void *grad_u, *grad_delta, *grad_z;    // [batch, channels, length] contiguous
+  void* grad_initial;                    // [batch, channels, states]
   void *grad_a, *grad_skip, *grad_bias;  // [channels, states], [channels]
   // Like B and C: varying [batch, groups, states, length] of the call's dtype, else [channels,
   // states] in the arithmetic's type.
@@ -71,6 +71,7 @@ struct SelectiveScanGradParams {
 
 // Channels are taken in blocks, time in tiles; a block lies in one group.
 constexpr int64_t kScanLanes = 16, kScanSteps = 16;
+constexpr int64_t kMostScanStates = 256;  // on CUDA
 
 inline int64_t scan_blocks_of_group(const SelectiveScanParams& p) {
   return (p.channels / p.groups + kScanLanes - 1) / kScanLanes;

@@ -1,7 +1,11 @@
 """The fused ops: public functions, one file each."""
 
 from suffuse.ops.attention import attention
-from suffuse.ops.causal_conv1d import causal_conv1d
+from suffuse.ops.causal_conv1d import (
+    causal_conv1d,
+    causal_conv1d_update,
+    causal_conv1d_varlen_states,
+)
 from suffuse.ops.guidance_gram import GuidanceGram, guidance_gram
 from suffuse.ops.linear_scan import linear_scan
 from suffuse.ops.sampler_step import SamplerStep, sampler_step, step_coefficients
@@ -12,6 +16,8 @@ __all__ = [
     "SamplerStep",
     "attention",
     "causal_conv1d",
+    "causal_conv1d_update",
+    "causal_conv1d_varlen_states",
     "guidance_gram",
     "linear_scan",
     "sampler_step",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
@@ -10,11 +9,21 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from suffuse import _library  # noqa: F401  (registers the torch ops below)
+from suffuse.ops._causal_conv1d_common import (
+    check_tensors,
+    empty_like_rows,
+    has_kernel,
+    is_silu,
+    needs_gradient,
+    wide_like,
+)
+from suffuse.ops._causal_conv1d_update import causal_conv1d_update, causal_conv1d_varlen_states
 from suffuse.reference import causal_conv1d as formula
+
+__all__ = ["causal_conv1d", "causal_conv1d_update", "causal_conv1d_varlen_states"]
 
 _fwd = torch.ops.suffuse.causal_conv1d_fwd.default
 _bwd = torch.ops.suffuse.causal_conv1d_bwd.default
-_KERNEL_DEVICES = ("cpu", "meta")
 
 
 def causal_conv1d(
@@ -58,30 +67,20 @@ def causal_conv1d(
         RuntimeError: shapes, dtypes or devices do not fit.
         NotImplementedError: forward-mode differentiation.
     """
-    named = {
-        "x": x,
-        "weight": weight,
-        "bias": bias,
-        "initial_state": initial_state,
-        "seq_idx": seq_idx,
-    }
-    for name, value in named.items():
-        if not isinstance(value, Tensor) and (value is not None or name in ("x", "weight")):
-            got = type(value).__name__
-            raise TypeError(f"causal_conv1d: {name}: expected a tensor, got {got}")
-    if activation not in (None, "silu", "swish"):
-        raise ValueError(
-            f"causal_conv1d: activation: expected None, 'silu' or 'swish', got {activation!r}"
-        )
-    silu = activation is not None
-    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    op = "causal_conv1d"
+    check_tensors(
+        op,
+        ("x", "weight"),
+        **{"x": x, "weight": weight, "bias": bias},
+        **{"initial_state": initial_state, "seq_idx": seq_idx},
+    )
+    silu, wide = is_silu(op, activation), wide_like(x)
     if initial_state is not None:
         initial_state = initial_state.to(x.dtype)
     operands = (x, weight.to(wide), bias if bias is None else bias.to(wide), initial_state, seq_idx)
-    if x.device.type not in _KERNEL_DEVICES:
-        _warn_no_kernel(x.device.type)
+    if not has_kernel(op, x):
         out = formula.causal_conv1d_fwd(*operands, silu)
-    elif torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in operands):
+    elif needs_gradient(*operands):
         out = _CausalConv1d.apply(*operands, silu)
     else:
         if forward_ad._current_level >= 0:
@@ -90,19 +89,6 @@ def causal_conv1d(
     if not return_final_state:
         return out
     return out, formula.final_state(x, weight.shape[1], initial_state, seq_idx)
-
-
-_warned: set[str] = set()
-
-
-def _warn_no_kernel(device: str) -> None:
-    if device not in _warned and not torch.compiler.is_compiling():
-        _warned.add(device)
-        warnings.warn(
-            f"causal_conv1d: no kernel for device {device!r} in this build; the plain PyTorch "
-            "formula runs instead",
-            stacklevel=3,
-        )
 
 
 def _refuse_forward_mode(tensors: tuple[Tensor | None, ...]) -> None:
@@ -149,10 +135,7 @@ class _CausalConv1dBackward(torch.autograd.Function):
         grad_out: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, initial: Tensor | None,
         seq_idx: Tensor | None, silu: bool,
     ) -> tuple[Tensor, ...]:  # fmt: skip
-        grad_x, grad_weight, grad_bias, grad_initial = _bwd(
-            grad_out, x, weight, bias, initial, seq_idx, silu
-        )
-        return grad_x, grad_weight.sum(0), grad_bias.sum(0), grad_initial
+        return _bwd(grad_out, x, weight, bias, initial, seq_idx, silu)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -184,7 +167,7 @@ def _fwd_fake(
     x: Tensor, weight: Tensor, bias: Tensor | None, initial_state: Tensor | None,
     seq_idx: Tensor | None, silu: bool,
 ) -> Tensor:  # fmt: skip
-    return _empty_like_rows(x)
+    return empty_like_rows(x)
 
 
 @torch.library.register_fake("suffuse::causal_conv1d_bwd")
@@ -195,15 +178,8 @@ def _bwd_fake(
     batch, channels, _ = x.shape
     width = weight.shape[1]
     return (
-        _empty_like_rows(x),
-        weight.new_empty(batch, channels, width),
-        weight.new_empty(batch, channels),
+        empty_like_rows(x),
+        weight.new_empty(channels, width),
+        weight.new_empty(channels),
         x.new_empty(batch, channels, width - 1 if initial_state is not None else 0),
     )
-
-
-def _empty_like_rows(x: Tensor) -> Tensor:
-    batch, channels, length = x.shape
-    if length <= 1 or x.stride(2) == 1:
-        return x.new_empty(batch, channels, length)
-    return x.new_empty(batch, length, channels).transpose(1, 2)

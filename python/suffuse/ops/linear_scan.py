@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from suffuse import _library  # noqa: F401  (registers the torch op below)
+from suffuse import _library
 from suffuse.reference import linear_scan as formula
 
 _op = torch.ops.suffuse.linear_scan.default
-_KERNEL_DEVICES = ("cpu", "meta")
 
 
 def linear_scan(
@@ -33,13 +32,17 @@ def linear_scan(
 
     The state is float32 (float64, complex64 or complex128 for inputs of that precision or kind). Its
     gradients are scans again (Martin and Cundy 2018, "Parallelizing Linear Recurrent Neural Nets",
-    section 2.3). Bitwise repeatable for any number of threads; differentiable any number of times.
+    section 2.3). Bitwise repeatable, on the CPU for any number of threads; differentiable any number
+    of times. On CUDA steps are composed before they are applied: where a product of decays leaves
+    the range of the state's dtype, an infinite state becomes NaN (too small a product), or any state
+    does (too large a one).
 
     Args:
         a: [B, C, T] or what expands to it, or [C]; x's dtype, or float32 with a half-precision x. A
             decay that is the same at all steps is read once.
         x: [B, C, T]; float64, float32, bfloat16, float16, complex64 or complex128. Rows of adjacent
-            steps (real: or of adjacent channels) are read in place, other layouts are copied.
+            steps (on the CPU, real: or of adjacent channels) are read in place, other layouts are
+            copied.
         initial_state: the state before the first step [B, C]; None is 0.
         return_last_state: also return the state after the last step.
         seq_idx: int32 [B, T]; the state starts from 0 again wherever the index differs from that of
@@ -68,7 +71,7 @@ def linear_scan(
         half = x.dtype in (torch.bfloat16, torch.float16)
         initial_state = initial_state.to(torch.float32 if half else x.dtype)
     operands = (a.resolve_conj(), x.resolve_conj(), initial_state, seq_idx)
-    if x.device.type not in _KERNEL_DEVICES:
+    if not _has_kernel(x):
         _warn_no_kernel(x.device.type)
         h, last = formula.linear_scan_fwd(*operands, reverse, False)
     elif torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in operands):
@@ -83,6 +86,10 @@ def linear_scan(
 def _expands(a: Tensor, x: Tensor) -> bool:
     padded = (1,) * (x.dim() - a.dim()) + tuple(a.shape)
     return a.dim() <= x.dim() and all(n in (1, m) for n, m in zip(padded, x.shape, strict=True))
+
+
+def _has_kernel(x: Tensor) -> bool:
+    return x.is_cpu or x.is_meta or (x.is_cuda and "cuda" in _library.LOADED)
 
 
 _warned: set[str] = set()

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from suffuse import _library  # noqa: F401  (registers the torch ops below)
+from suffuse import _library
 from suffuse.reference import selective_scan as formula
 
 _fwd = torch.ops.suffuse.selective_scan_fwd.default
 _bwd = torch.ops.suffuse.selective_scan_bwd.default
-_KERNEL_DEVICES = ("cpu", "meta")
+_CUDA_STATES = 256  # the most that the CUDA kernels take
 _TENSORS = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state", "seq_idx")
 
 
@@ -42,8 +42,9 @@ def selective_scan(
         out_t = (C_t h_t + D u_t) silu(z_t)
 
     States are float32 (float64 for a float64 u). The backward pass makes the states again from one
-    in 16 (32 for N > 16, 64 for N > 64). Bitwise repeatable for any number of threads; differentiable
-    twice.
+    in 16 (on the CPU 32 for N > 16, 64 for N > 64). Bitwise repeatable, on the CPU for any number of
+    threads; differentiable twice. CUDA kernels take up to 256 states and no float64: beyond, the
+    plain PyTorch formula runs there.
 
     Args:
         u: input [B, D, L]; float64, float32, bfloat16 or float16. Rows of adjacent steps or of
@@ -77,9 +78,7 @@ def selective_scan(
         if not isinstance(value, Tensor) and (value is not None or name in _TENSORS[:5]):
             got = type(value).__name__
             raise TypeError(f"selective_scan: {name}: expected a tensor, got {got}")
-    if A.is_complex() or u.device.type not in _KERNEL_DEVICES:
-        if not A.is_complex():
-            _warn_no_kernel(u.device.type)
+    if A.is_complex() or not _has_kernel(u, A):
         out, last = formula.selective_scan_fwd(*given, delta_softplus, reverse)  # type: ignore[arg-type]
         return (out, last) if return_last_state else out
     wide = torch.float64 if u.dtype == torch.float64 else torch.float32
@@ -99,7 +98,12 @@ def selective_scan(
 _warned: set[str] = set()
 
 
-def _warn_no_kernel(device: str) -> None:
+def _has_kernel(u: Tensor, A: Tensor) -> bool:
+    if u.is_cpu or u.is_meta:
+        return True
+    if u.is_cuda and "cuda" in _library.LOADED:
+        return u.dtype != torch.float64 and A.shape[-1] <= _CUDA_STATES
+    device = u.device.type
     if device not in _warned and not torch.compiler.is_compiling():
         _warned.add(device)
         warnings.warn(
@@ -107,6 +111,7 @@ def _warn_no_kernel(device: str) -> None:
             "formula runs instead",
             stacklevel=3,
         )
+    return False
 
 
 def _refuse_forward_mode(tensors: tuple[Tensor | None, ...]) -> None:
@@ -159,14 +164,9 @@ class _SelectiveScanBackward(torch.autograd.Function):
         C: Tensor, D: Tensor | None, z: Tensor | None, bias: Tensor | None, initial: Tensor | None,
         seq_idx: Tensor | None, states: Tensor, ungated: Tensor, softplus: bool, reverse: bool,
     ) -> tuple[Tensor, ...]:  # fmt: skip
-        raw = _bwd(
+        return _bwd(
             grad_out, grad_last, u, delta, A, B, C, D, z, bias, seq_idx, states, ungated, softplus,
             reverse,
-        )  # fmt: skip
-        grad_u, grad_delta, grad_A, grad_B, grad_C, grad_D, grad_z, grad_bias, grad_initial = raw
-        return (
-            grad_u, grad_delta, grad_A.sum(0), _projected(grad_B, B), _projected(grad_C, C),
-            grad_D.sum(0), grad_z, grad_bias.sum(0), grad_initial,
         )  # fmt: skip
 
     @staticmethod
@@ -203,52 +203,42 @@ class _SelectiveScanBackward(torch.autograd.Function):
         )  # fmt: skip
 
 
-def _projected(grad: Tensor, like: Tensor) -> Tensor:
-    """The gradient of B or C from the kernel's partial sums."""
-    if like.dim() == 2:
-        return grad.sum(0)
-    return grad.sum(2).transpose(-1, -2).to(like.dtype)
-
-
-def _chunk(states: int) -> int:
-    return 16 if states <= 16 else 32 if states <= 64 else 64
-
-
 @torch.library.register_fake("suffuse::selective_scan_fwd")
-def _fwd_fake(u, delta, A, B, C, D, z, delta_bias, initial_state, seq_idx, delta_softplus, reverse, save):  # type: ignore[no-untyped-def]  # fmt: skip
-    batch, channels, length = u.shape
-    states = A.shape[1]
-    wide = torch.float64 if u.dtype == torch.float64 else torch.float32
-    last = u.new_empty(batch, channels, states, dtype=wide)
-    out = u.new_empty(u.shape)
-    if not save:
-        return out, last, u.new_empty(0, dtype=wide), u.new_empty(0)
-    groups = _groups(B, C)
+def _fwd_fake(
+    u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None,
+    delta_bias: Tensor | None, initial_state: Tensor | None, seq_idx: Tensor | None,
+    delta_softplus: bool, reverse: bool, save: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    last = A.new_empty(u.shape[0], *A.shape)
+    saved = _saved_fake(u, A, B, C) if save else A.new_empty(0)
+    ungated = u.new_empty(u.shape if save and z is not None else 0)
+    return u.new_empty(u.shape), last, saved, ungated
+
+
+def _saved_fake(u: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
+    """The states that the forward pass saves."""
+    (batch, channels, length), states = u.shape, A.shape[1]
+    if u.is_cuda:
+        return A.new_empty(batch, (length + 15) // 16, channels, states)
+    groups = B.shape[1] if B.dim() == 4 else C.shape[1] if C.dim() == 4 else 1
     blocks = groups * ((channels // groups + 15) // 16)
-    chunks = (length + _chunk(states) - 1) // _chunk(states)
-    saved = u.new_empty(batch, chunks, blocks, states, 16, dtype=wide)
-    return out, last, saved, u.new_empty(u.shape if z is not None else 0)
+    chunk = 16 if states <= 16 else 32 if states <= 64 else 64
+    return A.new_empty(batch, (length + chunk - 1) // chunk, blocks, states, 16)
 
 
 @torch.library.register_fake("suffuse::selective_scan_bwd")
-def _bwd_fake(grad_out, grad_last, u, delta, A, B, C, D, z, delta_bias, seq_idx, states, ungated, delta_softplus, reverse):  # type: ignore[no-untyped-def]  # fmt: skip
-    batch, channels, length = u.shape
-    groups = _groups(B, C)
-    blocks = max((channels // groups + 15) // 16, 1)
-    parts = min(max(8 // max(batch * groups, 1), 1), blocks)
+def _bwd_fake(
+    grad_out: Tensor, grad_last: Tensor | None, u: Tensor, delta: Tensor, A: Tensor, B: Tensor,
+    C: Tensor, D: Tensor | None, z: Tensor | None, delta_bias: Tensor | None,
+    seq_idx: Tensor | None, states: Tensor, ungated: Tensor, delta_softplus: bool, reverse: bool,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    batch, channels, _ = u.shape
 
-    def wide(*shape: int) -> Tensor:
-        return u.new_empty(shape, dtype=A.dtype)
+    def dense(like: Tensor) -> Tensor:
+        return like.new_empty(like.shape)
 
-    matrix = (batch, channels, A.shape[1])
-    projected = (batch, groups, parts, length, A.shape[1])
     return (
-        u.new_empty(u.shape), u.new_empty(u.shape), wide(*matrix),
-        wide(*(matrix if B.dim() == 2 else projected)),
-        wide(*(matrix if C.dim() == 2 else projected)), wide(batch, channels),
-        u.new_empty(u.shape if z is not None else 0), wide(batch, channels), wide(*matrix),
+        dense(u), dense(u), dense(A), dense(B), dense(C), A.new_empty(channels),
+        u.new_empty(u.shape if z is not None else 0), A.new_empty(channels),
+        A.new_empty(batch, channels, A.shape[1]),
     )  # fmt: skip
-
-
-def _groups(B: Tensor, C: Tensor) -> int:
-    return B.shape[1] if B.dim() == 4 else C.shape[1] if C.dim() == 4 else 1

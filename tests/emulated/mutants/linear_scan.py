@@ -36,8 +36,9 @@ def lagged_rows(device: Emulator) -> None:
     check_scan(EmulatedScan(device), call, None, True, True)
 
 
-def coalesced_rows(device: Emulator) -> None:
-    call = make((1, 2, 4096), FLOAT)
+def ragged_rows(device: Emulator) -> None:
+    """Rows of two windows that begin within sectors."""
+    call = make((2, 3, 3001), FLOAT)
     scan = EmulatedScan(device)
     check_scan(scan, call, None, False, False)
     assert_coalesced(scan.report.counters)
@@ -50,9 +51,9 @@ def bug(
 
 
 MUTANTS = [
-    bug(KERNEL, coalesced_rows, "shared race", "h is stored through the memory of another tile",
-        "Tile::store(shared.tile, h", "Tile::store(*reinterpret_cast<typename Tile::Shared*>(&shared.scan), h"),
-    bug(KERNEL, coalesced_rows, "numbers", "the carry of the first window for all",
+    bug(KERNEL, ragged_rows, "counters", "windows start where their row starts",
+        "return first_window(row.x) + (kReverse", "return (kReverse"),
+    bug(KERNEL, ragged_rows, "numbers", "the carry of the first window for all",
         "state = apply(block.total, state);", "state = i ? state : apply(block.total, state);"),
     bug(KERNEL, split_rows, "out of bounds", "the rows of another batch",
         "channel = row - batch * p.channels", "channel = row - (batch - 1) * p.channels"),

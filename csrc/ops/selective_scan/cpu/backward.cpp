@@ -280,11 +280,11 @@ void scan_lanes_backward(const SelectiveScanGradParams& g, GradWorkspace<N>& w, 
     finish_chunk<V, S>(g, w, at, chunk, grad_skip, grad_bias);
   }
   store_states<V>(g.grad_initial, row, p.states, at.count, w.carry);
-  store_states<V>(g.grad_a, row, p.states, at.count, w.grad_a);
-  if (!p.b.varying) store_states<V>(g.grad_b, row, p.states, at.count, w.grad_b);
-  if (!p.c.varying) store_states<V>(g.grad_c, row, p.states, at.count, w.grad_c);
-  store(static_cast<N*>(g.grad_skip) + row, grad_skip, at.count);
-  store(static_cast<N*>(g.grad_bias) + row, grad_bias, at.count);
+  store_states<V>(g.sums_a, row, p.states, at.count, w.grad_a);
+  if (!p.b.varying) store_states<V>(g.sums_b, row, p.states, at.count, w.grad_b);
+  if (!p.c.varying) store_states<V>(g.sums_c, row, p.states, at.count, w.grad_c);
+  store(static_cast<N*>(g.sums_skip) + row, grad_skip, at.count);
+  store(static_cast<N*>(g.sums_bias) + row, grad_bias, at.count);
 }
 
 // One part of a group's blocks, one after another, into one dB and dC.
@@ -293,8 +293,8 @@ void scan_part_backward(const SelectiveScanGradParams& g, int64_t pair, int64_t 
   const SelectiveScanParams& p = g.forward;
   GradWorkspace<N> w = cut_workspace<V, N>(p, selective_scan_scratch(workspace_bytes<V, N>(p)));
   const int64_t size = p.length * p.states, unit = pair * g.parts + part;
-  w.sum_b = static_cast<N*>(g.grad_b) + (p.b.varying ? unit * size : 0);
-  w.sum_c = static_cast<N*>(g.grad_c) + (p.c.varying ? unit * size : 0);
+  w.sum_b = static_cast<N*>(g.sums_b) + (p.b.varying ? unit * size : 0);
+  w.sum_c = static_cast<N*>(g.sums_c) + (p.c.varying ? unit * size : 0);
   if (p.b.varying) __builtin_memset(w.sum_b, 0, static_cast<size_t>(size) * sizeof(N));
   if (p.c.varying) __builtin_memset(w.sum_c, 0, static_cast<size_t>(size) * sizeof(N));
   const int64_t blocks = scan_blocks_of_group(p);

@@ -20,3 +20,11 @@ SUFFUSE_DECLARE_KERNEL(void, selective_scan_fwd_range,
 SUFFUSE_DECLARE_KERNEL(void, selective_scan_bwd_range,
                        (const SelectiveScanGradParams& p, int64_t begin, int64_t end),
                        (p, begin, end))
+// dB and dC of varying B and C, of the units [begin, end) of batch x groups x tiles of kScanSteps.
+SUFFUSE_DECLARE_KERNEL(void, selective_scan_project_range,
+                       (const SelectiveScanGradParams& g, int64_t begin, int64_t end),
+                       (g, begin, end))
+// The other sums, over the batch, of the channels [begin, end).
+SUFFUSE_DECLARE_KERNEL(void, selective_scan_add_rows,
+                       (const SelectiveScanGradParams& g, int64_t begin, int64_t end),
+                       (g, begin, end))

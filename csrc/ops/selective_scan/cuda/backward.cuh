@@ -6,7 +6,7 @@
 //   dA = sum e_t a_t h_{t-1} delta'_t,  d(delta'_t) = sum_n e_t (a_t h_{t-1} A + B_t u_t)
 #pragma once
 
-#include "ops/selective_scan/cuda/kernel.cuh"
+#include "ops/selective_scan/cuda/window_sums.cuh"
 
 namespace suffuse {
 
@@ -46,19 +46,19 @@ SUFFUSE_DEVICE void stage_gradients(const SelectiveScanGradParams& g, const Scan
   });
 }
 
-// What a thread keeps of its channel through all states of a window.
+// What a thread keeps of its channel through all states of a window: in registers, for shared
+// memory is what limits the kernel.
 struct WindowGradients {
-  float delta[kScanSteps], x[kScanSteps], grad[kScanSteps];
-  float to_both[2 * kScanSteps];  // d(delta' u) of the steps, then d(delta') of the steps / ln 2
+  float delta[kSteps], x[kSteps], grad[kSteps];
+  float to_both[2 * kSteps];  // d(delta' u) of the steps, then d(delta') of the steps / ln 2
 };
 
 // One state of a window. v is left with dB of the steps, then dC.
 template <bool kRestarts>
-SUFFUSE_DEVICE void state_backward(WindowGradients& w, float (&v)[2 * kScanSteps], float rate,
+SUFFUSE_DEVICE void state_backward(WindowGradients& w, float (&v)[2 * kSteps], float rate,
                                    float start, float& carry, float& grad_a,
                                    const ProjectionRow& b_row, const ProjectionRow& c_row,
                                    uint32_t restarts) {
-  constexpr int kSteps = kScanSteps;
   float h = start;
 #pragma unroll
   for (int q = 0; q < kQuadsOfWindow; q++) {
@@ -98,80 +98,7 @@ SUFFUSE_DEVICE void state_backward(WindowGradients& w, float (&v)[2 * kScanSteps
 // dB and dC of constant B and C: the sums over a window's steps.
 SUFFUSE_DEVICE void add_constant(const float* v, float& sum) {
 #pragma unroll
-  for (int i = 0; i < kScanSteps; i++) sum += v[i];
-}
-
-// Where in a lane's row of sums, of 8 quads, a quad is: neighbouring rows change places as in
-// quad_place.
-SUFFUSE_DEVICE int sum_place(int lane, int quad) {
-  return lane * 2 * static_cast<int>(kScanSteps) + (quad ^ (lane & 7)) * kQuad;
-}
-
-// Adds up a state's dB and dC over the channels of each warp, into shared memory.
-SUFFUSE_DEVICE void put_sums(const ScanCut& cut, float (&v)[2 * kScanSteps], float* sums) {
-  const ScanLane at(cut);
-  const int share = add_lanes(v, cut.lanes, 32 / cut.lanes);
-  float* const mine = sums + gpu::warp() * cut.lanes * 2 * kScanSteps;
-  if (cut.lanes == 1) {
-    mine[sum_place(0, share / kQuad) + share % kQuad] = v[0];
-    return;
-  }
-#pragma unroll
-  for (int i = 0; i < 2 * kScanSteps; i += kQuad) {  // a share is as long as a channel has lanes
-    if (i >= cut.lanes) break;
-    gpu::store_vector(mine + sum_place(at.lane, share / kQuad + i / kQuad),
-                      float4{v[i], v[i + 1], v[i + 2], v[i + 3]});
-  }
-}
-
-// Adds those of all warps to the part's dB and dC, which the same thread has written in the rounds
-// before.
-SUFFUSE_DEVICE void take_sums(const SelectiveScanGradParams& g, const ScanCut& cut,
-                              const ScanBlock& block, int round, int window, int s,
-                              const float* sums) {
-  const SelectiveScanParams& p = g.forward;
-  const int64_t windows = scan_windows(p), steps = windows * kScanSteps;
-  const int64_t pair = block.batch * p.groups + block.group;
-  const int64_t time = (p.reverse ? windows - 1 - window : window) * kScanSteps;
-  const int64_t part = (pair * cut.parts + block.part) * p.states * steps + time;
-  for (int i = threadIdx.x; i < cut.lanes * 2 * kScanSteps; i += kScanThreads) {
-    const int step = i % kScanSteps, of_c = i / kScanSteps / cut.lanes;
-    const int lane = i / kScanSteps % cut.lanes, state = s * cut.lanes + lane;
-    if (state >= p.states || !(of_c ? p.c : p.b).varying) continue;
-    const int from = of_c * kScanSteps + (p.reverse ? kScanSteps - 1 - step : step);
-    float sum = 0.f;
-#pragma unroll
-    for (int w = 0; w < kScanWarps; w++) {
-      sum += sums[w * cut.lanes * 2 * kScanSteps + sum_place(lane, from / kQuad) + from % kQuad];
-    }
-    float& to = static_cast<float*>(of_c ? g.sums_c : g.sums_b)[part + state * steps + step];
-    to = round == 0 ? sum : to + sum;
-  }
-}
-
-// Adds up d(delta' u) and d(delta') over the lanes of a channel. The two rows of a channel lie in
-// different banks: `to_delta` starts half a line later, and its quads change places in pairs.
-SUFFUSE_DEVICE void put_window_sums(const ScanCut& cut, float (&v)[2 * kScanSteps],
-                                    const ScanGradTables& t, float* memory) {
-  const int channel = ScanLane(cut).channel;
-  const int share = add_lanes(v, 1, cut.lanes), width = 2 * kScanSteps / cut.lanes;
-  const auto place = [&](int sum) {
-    const int quad = sum % kScanSteps / kQuad;
-    return memory + sum % kQuad +
-           (sum < kScanSteps ? t.to_x + quad_place(channel, quad)
-                             : t.to_delta + quad_place(channel, quad ^ 1));
-  };
-  if (width == 1) {
-    *place(share) = v[0];
-  } else if (width == 2) {
-    gpu::store_vector(place(share), float2{v[0], v[1]});
-  } else {
-#pragma unroll
-    for (int i = 0; i < 2 * kScanSteps; i += kQuad) {
-      if (i >= width) break;
-      gpu::store_vector(place(share + i), float4{v[i], v[i + 1], v[i + 2], v[i + 3]});
-    }
-  }
+  for (int i = 0; i < kSteps; i++) sum += v[i];
 }
 
 // All states of the block's channels through a window.
@@ -182,24 +109,27 @@ SUFFUSE_DEVICE void window_backward(const SelectiveScanGradParams& g, const Scan
   const ScanLane at(cut);
   const bool varying = p.b.varying || p.c.varying;
   const uint32_t restarts = gpu::load_vector<uint32_t>(memory + t.restarts);
+  const bool restart = __any_sync(0xffffffffu, restarts);  // the compiler sees: no lane diverges
   WindowGradients w;
+  get_window(memory + t.grad, at.channel, w.grad);
   get_window(memory + t.delta, at.channel, w.delta);
   get_window(memory + t.u, at.channel, w.x);
-  get_window(memory + t.grad, at.channel, w.grad);
 #pragma unroll
-  for (int i = 0; i < kScanSteps; i++) {
+  for (int i = 0; i < kSteps; i++) {
     w.x[i] *= w.delta[i];
-    w.to_both[i] = w.to_both[kScanSteps + i] = 0.f;
+    w.to_both[i] = w.to_both[kSteps + i] = 0.f;
   }
 #pragma unroll 1
   for (int s = 0; s < cut.states; s++) {
     const int own = s * kScanThreads + threadIdx.x, state = at.state(cut, s);
-    const ProjectionRow b{memory + t.b, state, memory[t.constant_b + own], p.b.varying};
-    const ProjectionRow c{memory + t.c, state, memory[t.constant_c + own], p.c.varying};
+    const ProjectionRow b(memory + t.b, state, p.b.varying, memory[t.constant_b + own],
+                          memory + t.quad_b + kQuad * threadIdx.x);
+    const ProjectionRow c(memory + t.c, state, p.c.varying, memory[t.constant_c + own],
+                          memory + t.quad_c + kQuad * threadIdx.x);
     const float rate = memory[t.rate + own], start = memory[t.start + own];
     float carry = memory[t.carry + own], grad_a = memory[t.grad_a + own];
-    float v[2 * kScanSteps];
-    if (restarts) {
+    float v[2 * kSteps];
+    if (restart) {
       state_backward<true>(w, v, rate, start, carry, grad_a, b, c, restarts);
     } else {
       state_backward<false>(w, v, rate, start, carry, grad_a, b, c, 0);
@@ -207,7 +137,7 @@ SUFFUSE_DEVICE void window_backward(const SelectiveScanGradParams& g, const Scan
     memory[t.carry + own] = carry;
     memory[t.grad_a + own] = grad_a;
     if (!p.b.varying) add_constant(v, memory[t.grad_b + own]);
-    if (!p.c.varying) add_constant(v + kScanSteps, memory[t.grad_c + own]);
+    if (!p.c.varying) add_constant(v + kSteps, memory[t.grad_c + own]);
     if (!varying) continue;
     put_sums(cut, v, memory + t.sums);
     __syncthreads();
@@ -225,7 +155,8 @@ SUFFUSE_DEVICE void finish_window(const SelectiveScanGradParams& g, const ScanCu
   const SelectiveScanParams& p = g.forward;
   const int rows = max(cut.channels, 32 / kQuadsOfWindow);  // whole warps
   for_quads(1, rows, [&](int, int row, int quad) {
-    float delta[kQuad] = {}, u[kQuad] = {}, grad[kQuad] = {}, to_x[kQuad] = {}, to_delta[kQuad] = {};
+    float delta[kQuad] = {}, u[kQuad] = {}, grad[kQuad] = {}, to_x[kQuad] = {},
+          to_delta[kQuad] = {};
     if (row < cut.channels) {
       get_quad(memory + t.delta, row, quad, delta, p.reverse);
       get_quad(memory + t.u, row, quad, u, p.reverse);
@@ -301,15 +232,14 @@ SUFFUSE_DEVICE void end_round(const SelectiveScanGradParams& g, const ScanCut& c
 
 // ends: the gradients behind the segments; null where there is one.
 template <class S>
-__global__ void __launch_bounds__(kScanThreads)
+__global__ void __launch_bounds__(kScanThreads, 2)
     selective_scan_backward_kernel(const SelectiveScanGradParams g, const ScanCut cut,
-                                   const float* ends) {
+                                   const ScanGradTables t, const float* ends) {
   float* const memory = gpu::shared<ScanMemory>().floats;
   const SelectiveScanParams& p = g.forward;
-  const ScanGradTables t = scan_grad_tables(cut);
   const ScanBlock block(p, cut);
   for (int round = 0; round < cut.rounds; round++) {
-    const ScanChannels channels(p, cut, block, round);
+    const ScanChannels channels(cut, block, round);
     if (channels.count <= 0) break;
     begin_round(g, cut, block, channels, ends, t, memory);
     for (int window = block.last - 1; window >= block.first; window--) {

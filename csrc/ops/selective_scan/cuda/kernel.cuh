@@ -28,7 +28,7 @@ SUFFUSE_DEVICE void stage_inputs(const SelectiveScanParams& p, const ScanCut& cu
         x[i] *= delta[i];
       }
     }
-    const int at = k * cut.channels * kScanSteps;
+    const int at = k * cut.channels * kSteps;
     put_quad(memory + t.delta + at, row, quad, delta, p.reverse);
     put_quad(memory + t.x + at, row, quad, x, p.reverse);
     put_quad(memory + t.y + at, row, quad, y, p.reverse);
@@ -43,7 +43,7 @@ SUFFUSE_DEVICE void store_outputs(const SelectiveScanParams& p, const ScanCut& c
   for_quads(count, cut.channels, [&](int k, int row, int quad) {
     if (row >= channels.count) return;
     float y[kQuad], z[kQuad];
-    get_quad(y_rows + k * cut.channels * kScanSteps, row, quad, y, p.reverse);
+    get_quad(y_rows + k * cut.channels * kSteps, row, quad, y, p.reverse);
     const Group steps = steps_of_quad(p, window + k, quad);
     const int64_t channel = channels.first + row;
     const int64_t at = (block.batch * p.channels + channel) * p.length;
@@ -59,10 +59,9 @@ SUFFUSE_DEVICE void store_outputs(const SelectiveScanParams& p, const ScanCut& c
 
 // One state through a window; y += C h.
 template <bool kRestarts>
-SUFFUSE_DEVICE float scan_state(const float (&delta)[kScanSteps], const float (&x)[kScanSteps],
-                                float (&y)[kScanSteps], float rate, float h,
-                                const ProjectionRow& b_row, const ProjectionRow& c_row,
-                                uint32_t restarts) {
+SUFFUSE_DEVICE float scan_state(const float (&delta)[kSteps], const float (&x)[kSteps],
+                                float (&y)[kSteps], float rate, float h, const ProjectionRow& b_row,
+                                const ProjectionRow& c_row, uint32_t restarts) {
 #pragma unroll
   for (int q = 0; q < kQuadsOfWindow; q++) {
     const float4 b4 = b_row(q), c4 = c_row(q);
@@ -79,13 +78,12 @@ SUFFUSE_DEVICE float scan_state(const float (&delta)[kScanSteps], const float (&
 }
 
 // Adds a lane's share of a window's y, as add_lanes leaves it, to the row.
-SUFFUSE_DEVICE void add_to_row(float* table, int row, const float (&v)[kScanSteps], int share,
-                               int lanes) {
-  const int width = kScanSteps / lanes;
+SUFFUSE_DEVICE void add_to_row(float* table, int row, const float (&v)[kSteps], int share,
+                               int width) {
   float* const at = table + quad_place(row, share / kQuad) + share % kQuad;
   if (width >= kQuad) {
 #pragma unroll
-    for (int i = 0; i < kScanSteps; i += kQuad) {
+    for (int i = 0; i < kSteps; i += kQuad) {
       if (i >= width) break;
       float* const place = table + quad_place(row, share / kQuad + i / kQuad);
       float4 sum = gpu::load_vector<float4>(place);
@@ -105,9 +103,10 @@ SUFFUSE_DEVICE void scan_window(const SelectiveScanParams& p, const ScanCut& cut
                                 const ScanBlock& block, const ScanChannels& channels, int window,
                                 int k, const ScanTables& t, float* memory) {
   const ScanLane at(cut);
-  const int rows = k * cut.channels * kScanSteps, tables = k * scan_table_rows(cut) * kScanSteps;
+  const int rows = k * cut.channels * kSteps, tables = k * scan_table_rows(cut) * kSteps;
   const uint32_t restarts = gpu::load_vector<uint32_t>(memory + t.restarts + k);
-  float delta[kScanSteps], x[kScanSteps], y[kScanSteps] = {};
+  const bool restart = __any_sync(0xffffffffu, restarts);  // the compiler sees: no lane diverges
+  float delta[kSteps], x[kSteps], y[kSteps] = {};
   get_window(memory + t.delta + rows, at.channel, delta);
   get_window(memory + t.x + rows, at.channel, x);
   float* const saved = static_cast<float*>(p.chunk_states) +
@@ -115,15 +114,18 @@ SUFFUSE_DEVICE void scan_window(const SelectiveScanParams& p, const ScanCut& cut
 #pragma unroll 1
   for (int s = 0; s < cut.states; s++) {
     const int own = s * kScanThreads + threadIdx.x, state = at.state(cut, s);
-    const ProjectionRow b{memory + t.b + tables, state, memory[t.constant_b + own], p.b.varying};
-    const ProjectionRow c{memory + t.c + tables, state, memory[t.constant_c + own], p.c.varying};
+    const ProjectionRow b(memory + t.b + tables, state, p.b.varying, memory[t.constant_b + own],
+                          memory + t.quad_b + kQuad * threadIdx.x);
+    const ProjectionRow c(memory + t.c + tables, state, p.c.varying, memory[t.constant_c + own],
+                          memory + t.quad_c + kQuad * threadIdx.x);
     const float rate = memory[t.rate + own], h = memory[t.state + own];
     if (p.chunk_states && at.has(p, cut, channels, s)) saved[at.index(p, cut, channels, s)] = h;
-    memory[t.state + own] = restarts ? scan_state<true>(delta, x, y, rate, h, b, c, restarts)
-                                     : scan_state<false>(delta, x, y, rate, h, b, c, 0);
+    memory[t.state + own] = restart ? scan_state<true>(delta, x, y, rate, h, b, c, restarts)
+                                    : scan_state<false>(delta, x, y, rate, h, b, c, 0);
   }
   const int share = add_lanes(y, 1, cut.lanes);
-  if (at.lane < kScanSteps) add_to_row(memory + t.y + rows, at.channel, y, share, cut.lanes);
+  if (at.lane < kSteps)
+    add_to_row(memory + t.y + rows, at.channel, y, share, kSteps >> cut.lane_bits);
 }
 
 // A matrix [channel, state] for this thread's states; `batch`: entries before it.
@@ -132,6 +134,7 @@ SUFFUSE_DEVICE void load_own(const void* from, int64_t batch, const SelectiveSca
                              float factor = 1.f) {
   const ScanLane at(cut);
   const float* const data = static_cast<const float*>(from) + batch * p.channels * p.states;
+#pragma unroll 1
   for (int s = 0; s < cut.states; s++) {
     const bool has = from && at.has(p, cut, channels, s);
     own[s * kScanThreads + threadIdx.x] = has ? factor * data[at.index(p, cut, channels, s)] : 0.f;
@@ -141,6 +144,7 @@ SUFFUSE_DEVICE void store_own(void* to, int64_t batch, const SelectiveScanParams
                               const ScanCut& cut, const ScanChannels& channels, const float* own) {
   const ScanLane at(cut);
   float* const data = static_cast<float*>(to) + batch * p.channels * p.states;
+#pragma unroll 1
   for (int s = 0; s < cut.states; s++) {
     if (!at.has(p, cut, channels, s)) continue;
     data[at.index(p, cut, channels, s)] = own[s * kScanThreads + threadIdx.x];
@@ -157,12 +161,12 @@ SUFFUSE_DEVICE void load_constants(const SelectiveScanParams& p, const ScanCut& 
 
 // starts: the states that segments start with; null where there is one segment.
 template <class S>
-__global__ void __launch_bounds__(kScanThreads)
-    selective_scan_kernel(const SelectiveScanParams p, const ScanCut cut, const float* starts) {
+__global__ void __launch_bounds__(kScanThreads, 4)
+    selective_scan_kernel(const SelectiveScanParams p, const ScanCut cut, const ScanTables t,
+                          const float* starts) {
   float* const memory = gpu::shared<ScanMemory>().floats;
-  const ScanTables t = scan_tables(cut);
   const ScanBlock block(p, cut);
-  const ScanChannels channels(p, cut, block, 0);
+  const ScanChannels channels(cut, block, 0);
   load_constants(p, cut, channels, memory + t.rate, memory + t.constant_b, memory + t.constant_c);
   const int64_t entry = starts ? block.segment * p.batch + block.batch : block.batch;
   load_own(starts ? starts : p.initial, entry, p, cut, channels, memory + t.state);

@@ -39,16 +39,25 @@ struct Launcher {
 
 }  // namespace
 
-int64_t selective_scan_fwd_floats(const SelectiveScanParams& p) { return scan_forward_floats(p); }
-int64_t selective_scan_bwd_floats(const SelectiveScanParams& p) { return scan_backward_floats(p); }
+int64_t selective_scan_fwd_floats(const SelectiveScanParams& p) {
+  return scan_forward_floats(p, scan_forward_cut(p));
+}
+int64_t selective_scan_bwd_floats(const SelectiveScanParams& p) {
+  return scan_backward_floats(p, scan_backward_cut(p));
+}
 
 void selective_scan_fwd_cuda(const SelectiveScanParams& p, void* stream) {
-  scan_forward_passes(p, scan_forward_cut(p), Launcher{static_cast<cudaStream_t>(stream)});
+  const Launcher launch{static_cast<cudaStream_t>(stream)};
+  visit_scan(p.dtype, [&](auto tag) {
+    scan_forward_passes<typename decltype(tag)::type>(p, scan_forward_cut(p), launch);
+  });
 }
 
 void selective_scan_bwd_cuda(const SelectiveScanGradParams& g, void* stream) {
-  scan_backward_passes(g, scan_backward_cut(g.forward),
-                       Launcher{static_cast<cudaStream_t>(stream)});
+  const Launcher launch{static_cast<cudaStream_t>(stream)};
+  visit_scan(g.forward.dtype, [&](auto tag) {
+    scan_backward_passes<typename decltype(tag)::type>(g, scan_backward_cut(g.forward), launch);
+  });
 }
 
 }  // namespace suffuse

@@ -24,27 +24,25 @@ const float* scan_segments_pass(const SelectiveScanParams& p, const ScanCut& cut
                                 Launch&& launch) {
   if (cut.segments == 1) return nullptr;
   const int64_t floats = scan_segments_floats(p, cut), states = p.batch * p.channels * p.states;
+  const ScanTables t = scan_tables(cut);
   const ScanSegments segments{memory, memory + floats};
   memory += 2 * floats;
   launch("selective_scan_segments_kernel", selective_scan_segments_kernel<S, kBackward>,
-         scan_shape(p, cut, scan_tables(cut).size), p, cut, grad_out, segments);
+         scan_shape(p, cut, t.size), p, cut, t, grad_out, segments);
   launch("selective_scan_starts_kernel", selective_scan_starts_kernel<kBackward>,
          scan_elements_shape(states), segments, states, static_cast<int>(cut.segments),
          static_cast<const float*>(outer));
   return segments.states;
 }
 
-template <class Launch>
+template <class S, class Launch>
 void scan_forward_passes(const SelectiveScanParams& p, const ScanCut& cut, Launch&& launch) {
   if (p.batch * p.channels == 0) return;
-  visit_scan(p.dtype, [&](auto tag) {
-    using S = typename decltype(tag)::type;
-    float* memory = static_cast<float*>(p.workspace);
-    const float* starts =
-        scan_segments_pass<S, false>(p, cut, ScanRows{}, p.initial, memory, launch);
-    launch("selective_scan_kernel", selective_scan_kernel<S>,
-           scan_shape(p, cut, scan_tables(cut).size), p, cut, starts);
-  });
+  float* memory = static_cast<float*>(p.workspace);
+  const float* starts = scan_segments_pass<S, false>(p, cut, ScanRows{}, p.initial, memory, launch);
+  const ScanTables t = scan_tables(cut);
+  launch("selective_scan_kernel", selective_scan_kernel<S>, scan_shape(p, cut, t.size), p, cut, t,
+         starts);
 }
 
 // Where a call's partial sums are in its workspace.
@@ -87,24 +85,23 @@ void scan_sum_passes(const SelectiveScanGradParams& g, const ScanCut& cut, Launc
   }
 }
 
-template <class Launch>
+template <class S, class Launch>
 void scan_backward_passes(const SelectiveScanGradParams& given, const ScanCut& cut,
                           Launch&& launch) {
   const SelectiveScanParams& p = given.forward;
-  visit_scan(p.dtype, [&](auto tag) {
-    using S = typename decltype(tag)::type;
-    float* memory = static_cast<float*>(p.workspace);
-    const bool any = p.batch * p.channels > 0;
-    const float* ends = any ? scan_segments_pass<S, true>(p, cut, given.grad_out, given.grad_last,
-                                                          memory, launch)
-                            : nullptr;
-    const SelectiveScanGradParams g = scan_with_sums(given, scan_grad_sums(p, cut), memory);
-    if (any) {
-      launch("selective_scan_backward_kernel", selective_scan_backward_kernel<S>,
-             scan_shape(p, cut, scan_grad_tables(cut).size), g, cut, ends);
-    }
-    scan_sum_passes<S>(g, cut, launch);
-  });
+  float* memory = static_cast<float*>(p.workspace);
+  const bool any = p.batch * p.channels > 0;
+  const float* ends = nullptr;
+  if (any) {
+    ends = scan_segments_pass<S, true>(p, cut, given.grad_out, given.grad_last, memory, launch);
+  }
+  const SelectiveScanGradParams g = scan_with_sums(given, scan_grad_sums(p, cut), memory);
+  if (any) {
+    const ScanGradTables t = scan_grad_tables(cut);
+    launch("selective_scan_backward_kernel", selective_scan_backward_kernel<S>,
+           scan_shape(p, cut, t.size), g, cut, t, ends);
+  }
+  scan_sum_passes<S>(g, cut, launch);
 }
 
 }  // namespace suffuse

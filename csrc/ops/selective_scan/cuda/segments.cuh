@@ -39,7 +39,7 @@ SUFFUSE_DEVICE void stage_drivers(const SelectiveScanParams& p, const ScanRows& 
       load_delta<S>(p, block.batch, channel, steps, delta);
       load_driver<S, kBackward>(p, grad_out, block.batch, channel, steps, delta, x);
     }
-    const int at = k * cut.channels * kScanSteps;
+    const int at = k * cut.channels * kSteps;
     put_quad(memory + t.delta + at, row, quad, delta, p.reverse);
     put_quad(memory + t.x + at, row, quad, x, p.reverse);
   });
@@ -48,8 +48,8 @@ SUFFUSE_DEVICE void stage_drivers(const SelectiveScanParams& p, const ScanRows& 
 // Forwards h_i = a_i h_{i-1} + x_i b_i from the first step on; backwards h_i = a_i (h_{i+1} + x_i
 // b_i) from the last one on.
 template <bool kBackward>
-SUFFUSE_DEVICE float drive_state(const float (&delta)[kScanSteps], const float (&x)[kScanSteps],
-                                 float rate, float h, const ProjectionRow& row, uint32_t restarts) {
+SUFFUSE_DEVICE float drive_state(const float (&delta)[kSteps], const float (&x)[kSteps], float rate,
+                                 float h, const ProjectionRow& row, uint32_t restarts) {
 #pragma unroll
   for (int j = 0; j < kQuadsOfWindow; j++) {
     const int q = kBackward ? kQuadsOfWindow - 1 - j : j;
@@ -72,17 +72,17 @@ SUFFUSE_DEVICE float drive_state(const float (&delta)[kScanSteps], const float (
 
 // The first pass, over all segments but the one that nothing comes after.
 template <class S, bool kBackward>
-__global__ void __launch_bounds__(kScanThreads)
+__global__ void __launch_bounds__(kScanThreads, 5)
     selective_scan_segments_kernel(const SelectiveScanParams p, const ScanCut cut,
-                                   const ScanRows grad_out, const ScanSegments result) {
+                                   const ScanTables t, const ScanRows grad_out,
+                                   const ScanSegments result) {
   float* const memory = gpu::shared<ScanMemory>().floats;
-  const ScanTables t = scan_tables(cut);
   const ScanBlock block(p, cut);
   if (block.segment == (kBackward ? 0 : cut.segments - 1)) return;
   const ScanProjection& projection = kBackward ? p.c : p.b;
   const ScanLane at(cut);
   for (int round = 0; round < cut.rounds; round++) {
-    const ScanChannels channels(p, cut, block, round);
+    const ScanChannels channels(cut, block, round);
     if (channels.count <= 0) break;
     __syncthreads();  // the round before has read what is staged
     load_own(p.a, 0, p, cut, channels, memory + t.rate, kScanLog2e);
@@ -102,20 +102,21 @@ __global__ void __launch_bounds__(kScanThreads)
       __syncthreads();
       for (int j = 0; j < count; j++) {
         const int k = kBackward ? count - 1 - j : j;
-        float delta[kScanSteps], x[kScanSteps];
-        get_window(memory + t.delta + k * cut.channels * kScanSteps, at.channel, delta);
-        get_window(memory + t.x + k * cut.channels * kScanSteps, at.channel, x);
+        float delta[kSteps], x[kSteps];
+        get_window(memory + t.delta + k * cut.channels * kSteps, at.channel, delta);
+        get_window(memory + t.x + k * cut.channels * kSteps, at.channel, x);
         const uint32_t restarts = gpu::load_vector<uint32_t>(memory + t.restarts + k);
         float sum = 0.f;
 #pragma unroll
-        for (int i = 0; i < kScanSteps; i++) sum += delta[i];
+        for (int i = 0; i < kSteps; i++) sum += delta[i];
         total += sum;
         restarted = restarted || restarts;
 #pragma unroll 1
         for (int s = 0; s < cut.states; s++) {
           const int own = s * kScanThreads + threadIdx.x;
-          const ProjectionRow row{memory + t.b + k * scan_table_rows(cut) * kScanSteps,
-                                  at.state(cut, s), memory[t.constant_b + own], projection.varying};
+          const ProjectionRow row(memory + t.b + k * scan_table_rows(cut) * kSteps,
+                                  at.state(cut, s), projection.varying, memory[t.constant_b + own],
+                                  memory + t.quad_b + kQuad * threadIdx.x);
           memory[t.state + own] = drive_state<kBackward>(delta, x, memory[t.rate + own],
                                                          memory[t.state + own], row, restarts);
         }

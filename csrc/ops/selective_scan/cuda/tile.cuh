@@ -8,7 +8,8 @@
 
 namespace suffuse {
 
-constexpr int kQuad = 4, kQuadsOfWindow = kScanSteps / kQuad;
+constexpr int kSteps = kScanSteps;  // of a window
+constexpr int kQuad = 4, kQuadsOfWindow = kSteps / kQuad;
 
 // All shared memory of a kernel: tables of floats at offsets that depend on the cut.
 struct ScanMemory {
@@ -16,21 +17,21 @@ struct ScanMemory {
 };
 
 struct ScanBlock {
-  int64_t batch, group;
-  int segment, part;
+  int batch, group, segment, part;
   int first, last;  // windows, in the order of the scan
 
   SUFFUSE_DEVICE ScanBlock(const SelectiveScanParams& p, const ScanCut& cut) {
-    int64_t index = blockIdx.x;
-    segment = static_cast<int>(index % cut.segments);
-    index /= cut.segments;
-    part = static_cast<int>(index % cut.parts);
-    index /= cut.parts;
-    group = index % p.groups;
-    batch = index / p.groups;
-    const int64_t windows = scan_windows(p);
-    first = static_cast<int>(windows * segment / cut.segments);
-    last = static_cast<int>(windows * (segment + 1) / cut.segments);
+    const uint32_t segments = cut.segments, parts = cut.parts, groups = p.groups;
+    uint32_t index = blockIdx.x;
+    segment = index % segments;
+    index /= segments;
+    part = index % parts;
+    index /= parts;
+    group = index % groups;
+    batch = index / groups;
+    const uint32_t windows = scan_windows(p), each = windows / segments, more = windows % segments;
+    first = segment * each + (segment < more ? segment : more);
+    last = first + each + (segment < more ? 1 : 0);
   }
 };
 
@@ -39,12 +40,10 @@ struct ScanChannels {
   int64_t first;
   int count;  // <= 0: none
 
-  SUFFUSE_DEVICE ScanChannels(const SelectiveScanParams& p, const ScanCut& cut,
-                              const ScanBlock& block, int round) {
-    const int64_t size = p.channels / p.groups;
-    const int64_t within = (static_cast<int64_t>(block.part) * cut.rounds + round) * cut.channels;
-    first = block.group * size + within;
-    count = size - within < cut.channels ? static_cast<int>(size - within) : cut.channels;
+  SUFFUSE_DEVICE ScanChannels(const ScanCut& cut, const ScanBlock& block, int round) {
+    const int within = (block.part * cut.rounds + round) * cut.channels;
+    first = static_cast<int64_t>(block.group) * cut.of_group + within;
+    count = min(cut.of_group - within, cut.channels);
   }
 };
 
@@ -53,8 +52,8 @@ struct ScanLane {
   int channel, lane;  // of the block's channels, of the channel
 
   SUFFUSE_DEVICE explicit ScanLane(const ScanCut& cut) {
-    channel = threadIdx.x / cut.lanes;
-    lane = threadIdx.x % cut.lanes;
+    channel = threadIdx.x >> cut.lane_bits;
+    lane = threadIdx.x & (cut.lanes - 1);
   }
   SUFFUSE_DEVICE int state(const ScanCut& cut, int s) const { return s * cut.lanes + lane; }
   SUFFUSE_DEVICE bool has(const SelectiveScanParams& p, const ScanCut& cut,
@@ -69,8 +68,9 @@ struct ScanLane {
 
 // Where in a table of rows of one window a quad of steps lies: rows change the places of their
 // quads, so that 8 lanes that have neighbouring rows, or neighbouring quads, touch each bank once.
+SUFFUSE_DEVICE int quad_turn(int row) { return row >> 1 & 3; }
 SUFFUSE_DEVICE int quad_place(int row, int quad) {
-  return row * static_cast<int>(kScanSteps) + (quad ^ (row >> 1 & 3)) * kQuad;
+  return row * kSteps + (quad ^ quad_turn(row)) * kQuad;
 }
 
 // Shared memory has the order of the scan, registers that of time.
@@ -89,7 +89,7 @@ SUFFUSE_DEVICE void get_quad(const float* table, int row, int quad, float (&v)[k
 }
 
 // A row of a window in registers.
-SUFFUSE_DEVICE void get_window(const float* table, int row, float (&v)[kScanSteps]) {
+SUFFUSE_DEVICE void get_window(const float* table, int row, float (&v)[kSteps]) {
 #pragma unroll
   for (int q = 0; q < kQuadsOfWindow; q++) {
     const float4 value = gpu::load_vector<float4>(table + quad_place(row, q));
@@ -103,7 +103,7 @@ SUFFUSE_DEVICE void get_window(const float* table, int row, float (&v)[kScanStep
 // The steps of a quad, in time; those in the sequence are [e, e + last).
 SUFFUSE_DEVICE Group steps_of_quad(const SelectiveScanParams& p, int64_t window, int quad) {
   const int64_t w = p.reverse ? scan_windows(p) - 1 - window : window;
-  const int64_t t = w * kScanSteps + kQuad * (p.reverse ? kQuadsOfWindow - 1 - quad : quad);
+  const int64_t t = w * kSteps + kQuad * (p.reverse ? kQuadsOfWindow - 1 - quad : quad);
   return {t, 0, p.length - t < kQuad ? static_cast<int>(p.length - t) : kQuad};
 }
 
@@ -130,14 +130,14 @@ SUFFUSE_DEVICE void load_rows(const ScanRows& rows, int64_t batch, int64_t chann
 // neighbouring quads. The same thread has the same quads in every call.
 template <class Fn>
 SUFFUSE_DEVICE void for_quads(int windows, int rows, Fn&& fn) {
-  for (int i = threadIdx.x; i < windows * rows * kQuadsOfWindow; i += kScanThreads) {
-    const int row = i / kQuadsOfWindow;
+  for (uint32_t i = threadIdx.x; i < uint32_t(windows * rows * kQuadsOfWindow); i += kScanThreads) {
+    const uint32_t row = i / kQuadsOfWindow;
     fn(row / rows, row % rows, i % kQuadsOfWindow);
   }
 }
 
 SUFFUSE_DEVICE float softplus(float x) { return x > 20.f ? x : log1pf(expf(x)); }
-SUFFUSE_DEVICE float sigmoid(float x) { return 1.f / (1.f + expf(-x)); }
+SUFFUSE_DEVICE float sigmoid(float x) { return gpu::reciprocal_approx(1.f + expf(-x)); }
 
 // delta' of a quad; 0 outside of the sequence, where nothing then changes.
 template <class S>
@@ -165,7 +165,7 @@ SUFFUSE_DEVICE void stage_projection(const SelectiveScanParams& p, const ScanCut
     float v[kQuad] = {};
     const Group steps = steps_of_quad(p, window + k, quad);
     if (row < p.states) load_steps(data + row * from.state, from.time, steps, v);
-    put_quad(table + k * rows * kScanSteps, row, quad, v, p.reverse);
+    put_quad(table + k * rows * kSteps, row, quad, v, p.reverse);
   });
 }
 
@@ -176,9 +176,9 @@ SUFFUSE_DEVICE void stage_restarts(const SelectiveScanParams& p, int64_t batch, 
   const int lane = gpu::lane(), windows = static_cast<int>(scan_windows(p));
   for (int k = 0; k < count; k++) {
     bool restart = false;
-    if (p.sequence && lane < kScanSteps) {
+    if (p.sequence && lane < kSteps) {
       const int w = p.reverse ? windows - 1 - window - k : window + k;
-      const int64_t t = w * kScanSteps + (p.reverse ? kScanSteps - 1 - lane : lane);
+      const int64_t t = static_cast<int64_t>(w) * kSteps + (p.reverse ? kSteps - 1 - lane : lane);
       const int64_t before = p.reverse ? t + 1 : t - 1;
       const int32_t* index = p.sequence + batch * p.length;
       restart = t < p.length && before >= 0 && before < p.length && index[t] != index[before];
@@ -188,40 +188,50 @@ SUFFUSE_DEVICE void stage_restarts(const SelectiveScanParams& p, int64_t batch, 
   }
 }
 
-// A row of B or C for one state: staged, or one number for all steps.
-struct ProjectionRow {
-  const float* table;
-  int row;
-  float constant;
-  bool varying;
+// A row of B or C for one state: staged, or one quad of a constant that stands for all.
+class ProjectionRow {
+ public:
+  // own: where this thread keeps the quad.
+  SUFFUSE_DEVICE ProjectionRow(const float* table, int row, bool varying, float constant,
+                               float* own)
+      : base_(varying ? table + row * kSteps : own),
+        turn_(varying ? quad_turn(row) * kQuad : 0),
+        mask_(varying ? -1 : 0) {
+    if (!varying) gpu::store_vector(own, float4{constant, constant, constant, constant});
+  }
 
   SUFFUSE_DEVICE float4 operator()(int quad) const {
-    if (varying) return gpu::load_vector<float4>(table + quad_place(row, quad));
-    return {constant, constant, constant, constant};
+    return gpu::load_vector<float4>(base_ + ((quad * kQuad ^ turn_) & mask_));
   }
+
+ private:
+  const float* base_;
+  int turn_, mask_;
 };
 
 // Adds up v over `lanes` lanes, a power of two, whose index differs in the bits from `distance` on.
 // Each is left with a share: v[0] up to v[max(1, kCount / lanes) - 1] are the sums that the
 // result's number and those after it stand for.
-template <int kCount>
+template <int kWidth, int kCount>
 SUFFUSE_DEVICE int add_lanes(float (&v)[kCount], int distance, int lanes) {
-  int share = 0;
-#pragma unroll
-  for (int width = kCount; width > 1; width /= 2) {
-    if (lanes == 1) break;
+  if constexpr (kWidth == 1) {
+    for (; lanes > 1; lanes /= 2, distance *= 2) v[0] += shuffle_xor(v[0], distance);
+    return 0;
+  } else {
+    if (lanes == 1) return 0;
+    constexpr int kHalf = kWidth / 2;
     const bool upper = gpu::lane() & distance;
 #pragma unroll
-    for (int i = 0; i < width / 2; i++) {
-      const float kept = upper ? v[i + width / 2] : v[i];
-      v[i] = kept + shuffle_xor(upper ? v[i] : v[i + width / 2], distance);
+    for (int i = 0; i < kHalf; i++) {
+      const float kept = upper ? v[i + kHalf] : v[i];
+      v[i] = kept + shuffle_xor(upper ? v[i] : v[i + kHalf], distance);
     }
-    share += upper ? width / 2 : 0;
-    lanes /= 2;
-    distance *= 2;
+    return (upper ? kHalf : 0) + add_lanes<kHalf>(v, 2 * distance, lanes / 2);
   }
-  for (; lanes > 1; lanes /= 2, distance *= 2) v[0] += shuffle_xor(v[0], distance);
-  return share;
+}
+template <int kCount>
+SUFFUSE_DEVICE int add_lanes(float (&v)[kCount], int distance, int lanes) {
+  return add_lanes<kCount, kCount>(v, distance, lanes);
 }
 
 }  // namespace suffuse

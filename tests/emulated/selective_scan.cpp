@@ -1,0 +1,82 @@
+// C entries of the CUDA kernels of selective_scan for the emulator.
+#include "emulator/emulator.h"
+#include "ops/selective_scan/cuda/passes.cuh"
+
+#define EMULATED extern "C" __attribute__((visibility("default")))
+
+namespace suffuse {
+namespace {
+
+struct Launcher {
+  template <class... P, class... A>
+  void operator()(const char* name, void (*kernel)(P...), const LaunchShape& shape,
+                  A... arguments) const {
+    emulator::launch(name, kernel, dim3(static_cast<unsigned>(shape.blocks)),
+                     dim3(static_cast<unsigned>(shape.threads)),
+                     static_cast<size_t>(shape.shared_bytes), arguments...);
+  }
+};
+
+// The launcher's own choice, but for what is not 0.
+ScanCut with(ScanCut cut, int64_t segments, int64_t rounds) {
+  if (segments) cut.segments = static_cast<int32_t>(segments);
+  if (rounds) {
+    const int64_t blocks = (cut.of_group + cut.channels - 1) / cut.channels;
+    cut.rounds = static_cast<int32_t>(rounds);
+    cut.parts = static_cast<int32_t>((blocks + rounds - 1) / rounds);
+  }
+  return cut;
+}
+
+// Planted bugs are tried on float alone, which compiles faster.
+#if defined(SUFFUSE_MUTANT)
+template <class S>
+constexpr bool kBuilt = std::is_same_v<S, float>;
+#else
+template <class S>
+constexpr bool kBuilt = true;
+#endif
+
+template <class Fn>
+void visit_built(DType dtype, Fn&& fn) {
+  visit_scan(dtype, [&](auto tag) {
+    if constexpr (kBuilt<typename decltype(tag)::type>) fn(tag);
+  });
+}
+
+}  // namespace
+}  // namespace suffuse
+
+EMULATED int64_t emulated_selective_scan_params_bytes() {
+  return sizeof(suffuse::SelectiveScanParams);
+}
+EMULATED int64_t emulated_selective_scan_grad_params_bytes() {
+  return sizeof(suffuse::SelectiveScanGradParams);
+}
+
+// Floats of workspace, for the cut that the call then takes.
+EMULATED int64_t emulated_selective_scan_fwd_floats(const suffuse::SelectiveScanParams* p,
+                                                    int64_t segments) {
+  return suffuse::scan_forward_floats(*p,
+                                      suffuse::with(suffuse::scan_forward_cut(*p), segments, 0));
+}
+EMULATED int64_t emulated_selective_scan_bwd_floats(const suffuse::SelectiveScanParams* p,
+                                                    int64_t segments, int64_t rounds) {
+  return suffuse::scan_backward_floats(
+      *p, suffuse::with(suffuse::scan_backward_cut(*p), segments, rounds));
+}
+
+EMULATED void emulated_selective_scan_fwd(const suffuse::SelectiveScanParams* p, int64_t segments) {
+  const suffuse::ScanCut cut = suffuse::with(suffuse::scan_forward_cut(*p), segments, 0);
+  suffuse::visit_built(p->dtype, [&](auto tag) {
+    suffuse::scan_forward_passes<typename decltype(tag)::type>(*p, cut, suffuse::Launcher());
+  });
+}
+EMULATED void emulated_selective_scan_bwd(const suffuse::SelectiveScanGradParams* g,
+                                          int64_t segments, int64_t rounds) {
+  const suffuse::ScanCut launched = suffuse::scan_backward_cut(g->forward);
+  const suffuse::ScanCut cut = suffuse::with(launched, segments, rounds);
+  suffuse::visit_built(g->forward.dtype, [&](auto tag) {
+    suffuse::scan_backward_passes<typename decltype(tag)::type>(*g, cut, suffuse::Launcher());
+  });
+}
