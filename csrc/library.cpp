@@ -51,6 +51,10 @@ STABLE_TORCH_LIBRARY(suffuse, m) {
       "states, Tensor ungated, bool delta_softplus, bool reverse) -> (Tensor grad_u, Tensor "
       "grad_delta, Tensor grad_A, Tensor grad_B, Tensor grad_C, Tensor grad_D, Tensor grad_z, "
       "Tensor grad_delta_bias, Tensor grad_initial_state)");
+  m.def(
+      "selective_state_update(Tensor(a!) state, Tensor x, Tensor dt, Tensor A, Tensor B, Tensor C, "
+      "Tensor? D, Tensor? z, Tensor? dt_bias, bool dt_softplus, Tensor? state_batch_indices) -> "
+      "Tensor");
   m.def("cpu_isa() -> str");
   m.def("set_cpu_isa(str name) -> ()");
 }

@@ -73,7 +73,6 @@ def results(function: Callable[..., Any], tensors: Tensors, **options: Any) -> T
     leaves = {name: x.detach().clone().requires_grad_() for name, x in tensors.items()}
     out, final = function(**leaves, **options, return_final_state=True)
     generator = torch.Generator().manual_seed(1)
-    dtype = tensors["x"].dtype
     cotangents = [
         torch.randn(y.shape, generator=generator, dtype=DOUBLE).to(BF16).to(y) for y in (out, final)
     ]

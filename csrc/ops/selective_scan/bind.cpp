@@ -13,6 +13,7 @@
 #include "torch/empty.h"
 // after torch
 #include "ops/selective_scan/arguments-inl.h"
+#include "ops/selective_scan/update-inl.h"
 
 #if defined(SUFFUSE_CUDA)
 #include <torch/csrc/stable/accelerator.h>
@@ -53,6 +54,15 @@ constexpr char kForward[] = "selective_scan", kBackward[] = "selective_scan back
 
 std::vector<int64_t> saved_shape(const SelectiveScanParams& p) {
   return {p.batch, scan_windows(p), p.channels, p.states};
+}
+
+void run_update(const StateUpdateParams& p, const Tensor& x, const Tensor&) {
+  if (p.dtype == DType::f64) {
+    fail("selective_state_update", "x", "another dtype than float64 on CUDA", "float64");
+  }
+  const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
+  const auto stream = torch::stable::accelerator::getCurrentStream(x.get_device_index());
+  selective_state_update_cuda(p, stream.nativeHandle());
 }
 
 template <class Run>
@@ -147,6 +157,19 @@ void run_backward(SelectiveScanGradParams& g, const Tensor& u) {
   if (p.batch != 1) selective_scan_add_rows(g, 0, p.channels);
 }
 
+void run_update(const StateUpdateParams& p, const Tensor&, const Tensor& state) {
+  for (int64_t b = 0; p.indices && b < p.batch; b++) {
+    if (p.indices[b] < state.size(0)) continue;
+    fail("selective_state_update", "state_batch_indices",
+         "slots below " + std::to_string(state.size(0)) + " of state",
+         std::to_string(p.indices[b]));
+  }
+  const int64_t blocks = (p.heads * p.places + kScanLanes - 1) / kScanLanes;
+  torch::stable::parallel_for(
+      0, p.batch * blocks, grain(kScanLanes * p.states),
+      [&](int64_t begin, int64_t end) { selective_state_update_range(p, begin, end); });
+}
+
 #endif
 
 // Room for the states that the backward pass starts from.
@@ -221,6 +244,17 @@ Gradients selective_scan_bwd(Tensor grad_out, Optional grad_last, Tensor u, Tens
   return {grad_u, grad_delta, grad_a, grad_b, grad_c, grad_skip, grad_z, grad_bias, grad_initial};
 }
 
+// Moves `state` on in place.
+Tensor selective_state_update(Tensor state, Tensor x, Tensor dt, Tensor a, Tensor b, Tensor c,
+                              Optional skip, Optional z, Optional bias, bool softplus,
+                              Optional indices) {
+  UpdateCall call({state, x, dt, a, b, c, skip, z, bias, indices}, softplus);
+  Tensor out = empty(x, x.sizes(), x.scalar_type());
+  call.p.out = out.mutable_data_ptr();
+  if (x.numel() > 0) run_update(call.p, x, state);
+  return out;
+}
+
 }  // namespace
 }  // namespace suffuse
 
@@ -231,4 +265,5 @@ STABLE_TORCH_LIBRARY_IMPL(suffuse, CPU, m) {
 #endif
   m.impl("selective_scan_fwd", TORCH_BOX(&suffuse::selective_scan_fwd));
   m.impl("selective_scan_bwd", TORCH_BOX(&suffuse::selective_scan_bwd));
+  m.impl("selective_state_update", TORCH_BOX(&suffuse::selective_state_update));
 }

@@ -152,7 +152,7 @@ class _CausalConv1dBackward(torch.autograd.Function):
                 full = list(operands)
                 for i, value in zip(there, given, strict=True):
                     full[i] = value
-                return formula.causal_conv1d_fwd(*full, ctx.silu)
+                return formula.causal_conv1d_fwd(*full, ctx.silu)  # type: ignore[call-arg]
 
             return torch.func.vjp(forward, *variables)[1](grad)
 

@@ -188,7 +188,7 @@ class _SelectiveScanBackward(torch.autograd.Function):
                 full = list(operands)
                 for i, x in zip(there, given, strict=True):
                     full[i] = x
-                result = formula.selective_scan_fwd(*full, ctx.softplus, ctx.reverse)
+                result = formula.selective_scan_fwd(*full, ctx.softplus, ctx.reverse)  # type: ignore[call-arg]
                 return result[: len(grads)]
 
             return torch.func.vjp(forward, *inputs)[1](grads)

@@ -3,6 +3,7 @@
 
 #include "common/isa.h"
 #include "ops/selective_scan/params.h"
+#include "ops/selective_scan/update_params.h"
 
 namespace suffuse {
 // At least so many bytes of the calling thread's own, at a cache line; valid until its next call.
@@ -28,3 +29,6 @@ SUFFUSE_DECLARE_KERNEL(void, selective_scan_project_range,
 SUFFUSE_DECLARE_KERNEL(void, selective_scan_add_rows,
                        (const SelectiveScanGradParams& g, int64_t begin, int64_t end),
                        (g, begin, end))
+// One step, of the units [begin, end) of batch x blocks of kScanLanes channels.
+SUFFUSE_DECLARE_KERNEL(void, selective_state_update_range,
+                       (const StateUpdateParams& p, int64_t begin, int64_t end), (p, begin, end))

@@ -10,17 +10,14 @@ namespace SUFFUSE_ISA {
 namespace selective_scan {
 
 // A block's numbers of one operand, one a channel; 0 where there is none.
-template <class V, class S, class N>
+template <class V, class S>
 SUFFUSE_INLINE V gather(const void* data, int64_t at, int64_t head, int64_t place, int64_t places,
                         int64_t first, int count) {
-  alignas(64) N values[V::N];
-  for (int i = 0; i < V::N; i++) {
+  S values[V::N] = {};
+  for (int i = 0; data && i < count; i++) {
     const int64_t channel = first + i;
-    values[i] = N(0);
-    if (!data || i >= count) continue;
-    const S* element =
-        static_cast<const S*>(data) + at + channel / places * head + channel % places * place;
-    values[i] = first_lane(load<V>(element, 1));
+    values[i] =
+        static_cast<const S*>(data)[at + channel / places * head + channel % places * place];
   }
   return load<V>(values);
 }
@@ -52,10 +49,10 @@ void step_block(const StateUpdateParams& p, int64_t batch, int64_t first, int co
     return;
   }
   const auto row = [&](const StepRows& r) {
-    return gather<V, S, N>(r.data, batch * r.batch, r.head, r.place, p.places, first, count);
+    return gather<V, S>(r.data, batch * r.batch, r.head, r.place, p.places, first, count);
   };
   const auto channels = [&](const StepChannels& c) {
-    return gather<V, N, N>(c.data, 0, c.head, c.place, p.places, first, count);
+    return gather<V, N>(c.data, 0, c.head, c.place, p.places, first, count);
   };
   const V x = row(p.x), biased = row(p.dt) + channels(p.bias);
   const V step = p.softplus ? softplus(biased) : biased;

@@ -6,6 +6,7 @@
 #include "common/error.h"
 #include "ops/selective_scan/cuda/launch.h"
 #include "ops/selective_scan/cuda/passes.cuh"
+#include "ops/selective_scan/cuda/update.cuh"
 
 namespace suffuse {
 namespace {
@@ -57,6 +58,16 @@ void selective_scan_bwd_cuda(const SelectiveScanGradParams& g, void* stream) {
   const Launcher launch{static_cast<cudaStream_t>(stream)};
   visit_scan(g.forward.dtype, [&](auto tag) {
     scan_backward_passes<typename decltype(tag)::type>(g, scan_backward_cut(g.forward), launch);
+  });
+}
+
+void selective_state_update_cuda(const StateUpdateParams& p, void* stream) {
+  const Launcher launch{static_cast<cudaStream_t>(stream)};
+  visit_state_update(p, [&](auto tag, auto state_tag) {
+    using S = typename decltype(tag)::type;
+    using T = typename decltype(state_tag)::type;
+    launch("selective_state_update_kernel", selective_state_update_kernel<S, T>,
+           state_update_shape(p), p, static_cast<int>(state_update_lanes(p)));
   });
 }
 
