@@ -12,6 +12,7 @@ from torch import Tensor
 
 import suffuse
 from suffuse.diffusion import DDIM, DiscreteVP, DPMSolverPP2M, leading, linear_betas, linspace
+from suffuse.reference import selective_scan as scan_formula
 
 Functions = dict[str, Callable[[], object]]
 
@@ -47,6 +48,7 @@ def cases() -> list[Case]:
         *_gram_cases(),
         *_linear_scan_cases(),
         *_sampler_cases(),
+        *_selective_scan_cases(),
     ]
 
 
@@ -385,3 +387,40 @@ def _noise(shape: tuple[int, ...]) -> Case:
 
 def _by(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape))
+
+
+# selective_scan: bound by its exponentials, one for each state and step
+
+
+def _selective_scan_cases() -> Iterator[Case]:
+    for states in (16, 64):
+        yield _selective_scan(1, 1536, 1024, states, torch.float32, backward=False)
+    yield _selective_scan(1, 1536, 1024, 16, torch.bfloat16, backward=False)
+    yield _selective_scan(1, 1536, 1024, 16, torch.float32, backward=True)
+
+
+def _selective_scan(
+    batch: int, channels: int, length: int, states: int, dtype: torch.dtype, backward: bool
+) -> Case:
+    def make(device: str) -> Functions:
+        rows, matrix = (batch, channels, length), (batch, 1, states, length)
+        u, delta, z, grad = (torch.randn(rows, device=device, dtype=dtype) for _ in range(4))
+        A = -4 * torch.rand(channels, states, device=device)
+        B, C = (torch.randn(matrix, device=device, dtype=dtype) for _ in range(2))
+        D, bias = (torch.randn(channels, device=device) for _ in range(2))
+        leaves = [x.requires_grad_(backward) for x in (u, delta, A, B, C, D, z, bias)]
+
+        def run(function: Callable[..., object]) -> object:
+            out = function(*leaves, delta_softplus=True)
+            return torch.autograd.grad(out, leaves, grad) if backward else out  # type: ignore[arg-type]
+
+        return {
+            "suffuse": lambda: run(suffuse.selective_scan),
+            "torch loop": lambda: run(scan_formula.selective_scan),
+        }
+
+    # Of each state and step: an exponential and three multiply-adds, about three times that backward.
+    flops = 7.0 * batch * channels * length * states * (4 if backward else 1)
+    name = f"{'fwd+bwd' if backward else 'fwd'} B{batch} D{channels} L{length} N{states}"
+    return Case("selective_scan", f"{name} {str(dtype)[6:]}", make,
+                _same(2e-2 if dtype == torch.bfloat16 else 1e-4), flops, 0.0, torch.float32)  # fmt: skip
