@@ -24,6 +24,7 @@ from suffuse.ops import (
     linear_scan,
     sampler_step,
     selective_scan,
+    selective_state_update,
     step_coefficients,
 )
 
@@ -39,5 +40,6 @@ __all__ = [
     "linear_scan",
     "sampler_step",
     "selective_scan",
+    "selective_state_update",
     "step_coefficients",
 ]

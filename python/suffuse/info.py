@@ -23,7 +23,7 @@ OPS: dict[str, tuple[str, ...]] = {
     "guidance_gram": ("guidance_gram",),
     "linear_scan": ("linear_scan",),
     "sampler_step": ("sampler_step",),
-    "selective_scan": ("selective_scan_fwd", "selective_scan_bwd"),
+    "selective_scan": ("selective_scan_fwd", "selective_scan_bwd", "selective_state_update"),
 }
 """Public op -> the torch ops behind it."""
 

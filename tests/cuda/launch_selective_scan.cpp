@@ -24,7 +24,26 @@ void launch(DType dtype, bool varying, int64_t batch, int64_t channels, int64_t 
   selective_scan_bwd_cuda(g, nullptr);
 }
 
+void launch_update(DType dtype, DType state_dtype, int64_t batch, int64_t channels,
+                   int64_t states) {
+  StateUpdateParams p{};
+  p.dtype = dtype;
+  p.state_dtype = state_dtype;
+  p.batch = batch;
+  p.heads = channels;
+  p.places = p.groups = 1;
+  p.states = states;
+  selective_state_update_cuda(p, nullptr);
+}
+
 void launch_all() {
+  for (DType dtype : {DType::f32, DType::bf16, DType::f16}) {
+    for (DType state_dtype : {DType::f32, DType::bf16, DType::f16}) {
+      launch_update(dtype, state_dtype, 1, 1, 1);
+      launch_update(dtype, state_dtype, 256, 5120, 16);
+      launch_update(dtype, state_dtype, 4096, 16384, 256);
+    }
+  }
   for (DType dtype : {DType::f32, DType::bf16, DType::f16}) {
     for (bool varying : {false, true}) {
       for (int64_t states : {1, 2, 4, 8, 16, 32, 64, 100, 128, 256}) {

@@ -1,6 +1,7 @@
 // C entries of the CUDA kernels of selective_scan for the emulator.
 #include "emulator/emulator.h"
 #include "ops/selective_scan/cuda/passes.cuh"
+#include "ops/selective_scan/cuda/update.cuh"
 
 #define EMULATED extern "C" __attribute__((visibility("default")))
 
@@ -54,6 +55,10 @@ EMULATED int64_t emulated_selective_scan_grad_params_bytes() {
   return sizeof(suffuse::SelectiveScanGradParams);
 }
 
+EMULATED int64_t emulated_selective_state_update_params_bytes() {
+  return sizeof(suffuse::StateUpdateParams);
+}
+
 // Floats of workspace, for the cut that the call then takes.
 EMULATED int64_t emulated_selective_scan_fwd_floats(const suffuse::SelectiveScanParams* p,
                                                     int64_t segments) {
@@ -78,5 +83,17 @@ EMULATED void emulated_selective_scan_bwd(const suffuse::SelectiveScanGradParams
   const suffuse::ScanCut cut = suffuse::with(launched, segments, rounds);
   suffuse::visit_built(g->forward.dtype, [&](auto tag) {
     suffuse::scan_backward_passes<typename decltype(tag)::type>(*g, cut, suffuse::Launcher());
+  });
+}
+
+EMULATED void emulated_selective_state_update(const suffuse::StateUpdateParams* p) {
+  suffuse::visit_state_update(*p, [&](auto tag, auto state_tag) {
+    using S = typename decltype(tag)::type;
+    using T = typename decltype(state_tag)::type;
+    if constexpr (suffuse::kBuilt<S> && suffuse::kBuilt<T>) {
+      suffuse::Launcher()(
+          "selective_state_update_kernel", suffuse::selective_state_update_kernel<S, T>,
+          suffuse::state_update_shape(*p), *p, static_cast<int>(suffuse::state_update_lanes(*p)));
+    }
   });
 }

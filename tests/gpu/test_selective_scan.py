@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from ops import selective_state_update_calls as updates
 from ops.selective_scan_inputs import Shape, check, make, results
 from torch import Tensor
 
 from gpu.device import DEVICE, moved
 from suffuse import info
-from suffuse.ops import selective_scan
+from suffuse.ops import selective_scan, selective_state_update
 
 pytestmark = pytest.mark.gpu
 
@@ -89,3 +90,21 @@ def test_same_bits_at_every_run_and_in_a_graph():
     graph.replay()
     torch.cuda.synchronize()
     assert torch.equal(captured, expected["out"])
+
+
+def update(state: Tensor, *arguments: object, **options: object) -> Tensor:
+    """In place on the CPU's state."""
+    kept = moved(state, DEVICE)
+    out = selective_state_update(kept, *moved(arguments, DEVICE), **moved(options, DEVICE))
+    state.copy_(kept)
+    return out.cpu()
+
+
+@pytest.mark.parametrize(("dtype", "state_dtype"), updates.MIXES)
+def test_update(dtype: torch.dtype, state_dtype: torch.dtype):
+    for size, states, groups in (((2, 33), 16, 1), ((3, 24), 5, 3), ((2, 6, 7), 130, 2)):
+        call = updates.make(size, states, dtype, groups=groups, state_dtype=state_dtype)
+        updates.check(call, update, floor=4.0)
+    call = updates.make((5, 18), 9, dtype, slots=8)
+    call["state_batch_indices"] = torch.tensor([3, -1, 7, 0, -2], dtype=torch.int32)
+    updates.check(call, update, floor=4.0)

@@ -45,10 +45,10 @@ def test_without_bias_and_state():
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("width", [4, 600])
-def test_parts_have_no_seams(layout, width):
+@pytest.mark.parametrize(("width", "length"), [(4, 2300), (600, 1100)])
+def test_parts_have_no_seams(layout, width, length):
     """Several chunks of steps and blocks of channels; a window longer than a chunk."""
-    for shape in ((1, 2, 2300, width), (1, 530, 40, width)):
+    for shape in ((1, 2, length, width), (1, 530, 40, 4)):
         tensors = LAYOUTS[layout](example(shape, torch.float64))
         index = packed(1, shape[2])
         ours = results(ops.causal_conv1d, tensors, seq_idx=index)

@@ -9,7 +9,7 @@ from suffuse.ops.causal_conv1d import (
 from suffuse.ops.guidance_gram import GuidanceGram, guidance_gram
 from suffuse.ops.linear_scan import linear_scan
 from suffuse.ops.sampler_step import SamplerStep, sampler_step, step_coefficients
-from suffuse.ops.selective_scan import selective_scan
+from suffuse.ops.selective_scan import selective_scan, selective_state_update
 
 __all__ = [
     "GuidanceGram",
@@ -22,5 +22,6 @@ __all__ = [
     "linear_scan",
     "sampler_step",
     "selective_scan",
+    "selective_state_update",
     "step_coefficients",
 ]

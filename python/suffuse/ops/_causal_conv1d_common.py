@@ -42,7 +42,7 @@ def has_kernel(op: str, x: Tensor) -> bool:
         warnings.warn(
             f"{op}: no kernel for device {device!r} in this build; the plain PyTorch formula runs "
             "instead",
-            stacklevel=4,
+            stacklevel=3,
         )
     return False
 

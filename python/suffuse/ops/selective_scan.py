@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from suffuse import _library
+from suffuse import _library  # noqa: F401  (registers the torch ops below)
+from suffuse.ops._selective_scan_common import has_kernel
+from suffuse.ops._selective_scan_update import selective_state_update
 from suffuse.reference import selective_scan as formula
+
+__all__ = ["selective_scan", "selective_state_update"]
 
 _fwd = torch.ops.suffuse.selective_scan_fwd.default
 _bwd = torch.ops.suffuse.selective_scan_bwd.default
-_CUDA_STATES = 256  # the most that the CUDA kernels take
 _TENSORS = ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state", "seq_idx")
 
 
@@ -78,7 +80,7 @@ def selective_scan(
         if not isinstance(value, Tensor) and (value is not None or name in _TENSORS[:5]):
             got = type(value).__name__
             raise TypeError(f"selective_scan: {name}: expected a tensor, got {got}")
-    if A.is_complex() or not _has_kernel(u, A):
+    if A.is_complex() or not has_kernel("selective_scan", u, u.dtype, A.shape[-1]):
         out, last = formula.selective_scan_fwd(*given, delta_softplus, reverse)  # type: ignore[arg-type]
         return (out, last) if return_last_state else out
     wide = torch.float64 if u.dtype == torch.float64 else torch.float32
@@ -93,25 +95,6 @@ def selective_scan(
             _refuse_forward_mode(operands)
         out, last, *_ = _fwd(*operands, delta_softplus, reverse, False)
     return (out, last) if return_last_state else out
-
-
-_warned: set[str] = set()
-
-
-def _has_kernel(u: Tensor, A: Tensor) -> bool:
-    if u.is_cpu or u.is_meta:
-        return True
-    if u.is_cuda and "cuda" in _library.LOADED:
-        return u.dtype != torch.float64 and A.shape[-1] <= _CUDA_STATES
-    device = u.device.type
-    if device not in _warned and not torch.compiler.is_compiling():
-        _warned.add(device)
-        warnings.warn(
-            f"selective_scan: no kernel for device {device!r} in this build; the plain PyTorch "
-            "formula runs instead",
-            stacklevel=3,
-        )
-    return False
 
 
 def _refuse_forward_mode(tensors: tuple[Tensor | None, ...]) -> None:

@@ -91,3 +91,68 @@ def _per_channel(matrix: Tensor, channels: int, dtype: torch.dtype):  # type: ig
         matrix = matrix.unsqueeze(1)
     repeated = matrix.repeat_interleave(channels // matrix.shape[1], 1)
     return lambda t: repeated[..., t]
+
+
+def selective_state_update(
+    state: Tensor,
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    dt_bias: Tensor | None = None,
+    *,
+    dt_softplus: bool = False,
+    state_batch_indices: Tensor | None = None,
+) -> Tensor:
+    """The slow, obvious form of `suffuse.ops.selective_state_update`: state [B, (H,) D, N] in place."""
+    return selective_state_update_fwd(
+        state, x, dt, A, B, C, D, z, dt_bias, dt_softplus, state_batch_indices
+    )
+
+
+def selective_state_update_fwd(
+    state: Tensor,
+    x: Tensor,
+    dt: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    dt_bias: Tensor | None,
+    dt_softplus: bool,
+    state_batch_indices: Tensor | None,
+) -> Tensor:
+    """Returns out in x's shape; gradients reach all but the state, which is data."""
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    slots = torch.arange(x.shape[0], device=x.device)
+    if state_batch_indices is not None:
+        slots = state_batch_indices.long()
+    there = slots >= 0
+    slots = slots[there]
+    step = dt[there].to(wide)
+    if dt_bias is not None:
+        step = step + dt_bias.to(wide)
+    if dt_softplus:
+        step = F.softplus(step)
+    u = x[there].to(wide)
+
+    def of_channels(matrix: Tensor) -> Tensor:  # [B, N] or [B, G, N] -> [B, D, N] or [B, H, 1, N]
+        matrix = matrix[there].to(wide)
+        matrix = matrix.unsqueeze(1) if matrix.dim() == 2 else matrix
+        matrix = matrix.repeat_interleave(x.shape[1] // matrix.shape[1], 1)
+        return matrix.unsqueeze(2) if x.dim() == 3 else matrix
+
+    before = state.detach()[slots].to(wide)
+    after = torch.exp(step[..., None] * A.to(wide)) * before
+    after = after + (step * u)[..., None] * of_channels(B)
+    state.detach()[slots] = after.detach().to(state.dtype)
+    out = (after * of_channels(C)).sum(-1)
+    if D is not None:
+        out = out + D.to(wide) * u
+    if z is not None:
+        out = out * F.silu(z[there].to(wide))
+    return x.new_zeros(x.shape).index_put((there,), out.to(x.dtype))

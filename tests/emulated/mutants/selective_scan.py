@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from ops import selective_state_update_calls as updates
 from ops.selective_scan_inputs import Shape, check, make
 
 from emulated.harness import Emulator, assert_coalesced
 from emulated.mutants import Mutant
 from emulated.selective_scan_device import EmulatedScan
+from emulated.selective_state_update_device import EmulatedUpdate
 
 FOLDER = "csrc/ops/selective_scan/cuda"
-SHAPES, TILE, FORWARD, SEGMENTS, BACKWARD, WINDOW, SUMS = (
+SHAPES, TILE, FORWARD, SEGMENTS, BACKWARD, WINDOW, SUMS, UPDATE = (
     f"{FOLDER}/{name}"
     for name in (
         "config.h", "tile.cuh", "kernel.cuh", "segments.cuh", "backward.cuh", "window_sums.cuh",
-        "sums.cuh",
+        "sums.cuh", "update.cuh",
     )
 )  # fmt: skip
 
@@ -60,6 +62,13 @@ def coalesced(device: Emulator) -> None:
         scan(make(shape, torch.float32), delta_softplus=True)
         for launch in scan.forward_report.launches + scan.backward_report.launches:
             assert_coalesced(launch.counters)
+
+
+def update(device: Emulator) -> None:
+    """Channels that do not fill a block, states that do not fill their lanes, padding."""
+    call = updates.make((3, 18), 9, torch.float32, slots=8, groups=2)
+    call["state_batch_indices"] = torch.tensor([3, -1, 7], dtype=torch.int32)
+    updates.check(call, EmulatedUpdate(device), floor=4.0)
 
 
 def bug(
@@ -131,4 +140,13 @@ MUTANTS = [
         "for (int i = 0; i < parts; i++) {", "for (int i = 1; i < parts; i++) {"),
     bug(SUMS, whole, "numbers", "one batch entry is left out",
         "for (int64_t row = 0; row < all.rows; row++)", "for (int64_t row = 1; row < all.rows; row++)"),
+    # one step
+    bug(UPDATE, update, "out of bounds|race between blocks", "channels behind the last",
+        "const bool there = channel < all;", "const bool there = true;"),
+    bug(UPDATE, update, "numbers|out of bounds", "padding has a state",
+        "if (there && slot >= 0) {", "if (there) {"),
+    bug(UPDATE, update, "numbers", "half of the lanes are added up",
+        "for (int d = 1; d < lanes; d *= 2) sum", "for (int d = 2; d < lanes; d *= 2) sum"),
+    bug(UPDATE, update, "numbers", "entries have their own slots, whatever the indices say",
+        "p.indices ? p.indices[batch] : batch;", "batch;"),
 ]  # fmt: skip

@@ -144,8 +144,9 @@ struct PanelGradient {
 template <int kWidth, class V, class N>
 SUFFUSE_INLINE void slope_panel(const PanelGradient<N>& t, int64_t steps, int64_t c,
                                 const PanelTaps<N>& taps, bool with_silu) {
-  const int64_t past = taps.width - 1;
+  const int64_t past = taps.width - 1, width = kWidth > 0 ? kWidth : taps.width;
   V bias = load<V>(t.sums.row(taps.width) + c);
+  TapSums<kWidth, V, N> weights(t.sums.row(0) + c, t.sums.stride);
   for (int64_t i = 0; i < steps; i++) {
     N* grad = t.grad.row(past + i) + c;
     const int64_t first_tap = t.reach ? past - static_cast<int64_t>(t.reach[past + i]) : 0;
@@ -159,16 +160,17 @@ SUFFUSE_INLINE void slope_panel(const PanelGradient<N>& t, int64_t steps, int64_
     }
     store(grad, g);
     bias += g;
-    for (int64_t k = first_tap; k < taps.width; k++) {
-      N* sum = t.sums.row(k) + c;
-      store(sum, muladd(g, load<V>(window.row(k) + c), load<V>(sum)));
+#pragma GCC unroll 4
+    for (int64_t k = kWidth > 0 ? 0 : first_tap; k < width; k++) {
+      if (k < first_tap) continue;
+      weights.set(k, muladd(g, load<V>(window.row(k) + c), weights.get(k)));
     }
   }
   store(t.sums.row(taps.width) + c, bias);
 }
 
 // The gradients of the inputs [time, time + count), the initial state's included.
-template <class V, class S, class N>
+template <int kWidth, class V, class S, class N>
 SUFFUSE_INLINE void store_panel_gradient(const CausalConv1dGradParams& g, int64_t batch,
                                          int64_t first, int64_t channels, int64_t time,
                                          int64_t count, const PanelTaps<N>& taps,
@@ -176,7 +178,9 @@ SUFFUSE_INLINE void store_panel_gradient(const CausalConv1dGradParams& g, int64_
   for (int64_t i = 0; i < count; i++) {
     for_vectors<V>(channels, [&](int64_t c, int n) {
       V sum = zero<V>();
-      for (int64_t lag = 0; lag < taps.width; lag++) {
+      const int64_t width = kWidth > 0 ? kWidth : taps.width;
+#pragma GCC unroll 4
+      for (int64_t lag = 0; lag < width; lag++) {
         if (t.reach && static_cast<N>(lag) > t.reach[i + lag]) continue;
         const V weight = load<V>(taps.weight + (taps.width - 1 - lag) * taps.panel + c);
         sum = muladd(weight, load<V>(t.grad.row(i + lag) + c), sum);
@@ -229,14 +233,14 @@ void columns_backward(const CausalConv1dGradParams& g, int64_t batch, int64_t fi
     for (int64_t c = 0; c < channels; c += V::N) {
       slope_panel<kWidth, V>(t, steps, c, taps, p.silu);
     }
-    store_panel_gradient<V, S>(g, batch, first, channels, begin - past, steps, taps, t);
+    store_panel_gradient<kWidth, V, S>(g, batch, first, channels, begin - past, steps, taps, t);
     move_steps(t.x, steps, past);
     move_steps(t.grad, steps, past);
     if (t.reach) __builtin_memmove(t.reach, t.reach + steps, static_cast<size_t>(past) * sizeof(N));
   }
   zero_all(t.grad.row(past), past * kPanel);
   if (t.reach) zero_all(t.reach + past, past);
-  store_panel_gradient<V, S>(g, batch, first, channels, p.length - past, past, taps, t);
+  store_panel_gradient<kWidth, V, S>(g, batch, first, channels, p.length - past, past, taps, t);
   N* partial = static_cast<N*>(g.partials) + (batch * p.channels + first) * (p.width + 1);
   for (int64_t c = 0; c < channels; c++) {
     for (int64_t k = 0; k <= p.width; k++) partial[c * (p.width + 1) + k] = t.sums.row(k)[c];

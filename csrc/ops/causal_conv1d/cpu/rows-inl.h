@@ -83,6 +83,16 @@ SUFFUSE_INLINE V convolved(const In* window, int n, const RowTaps<kWidth, V, N>&
   return reach ? select(zero<V>() <= load_lanes<V>(reach, n), y, zero<V>()) : y;
 }
 
+// Calls fn with the flag as a compile-time constant.
+template <class Fn>
+SUFFUSE_INLINE void for_flag(bool flag, Fn fn) {
+  if (flag) {
+    fn(std::true_type());
+  } else {
+    fn(std::false_type());
+  }
+}
+
 // out of `count` steps; window: from the oldest tap of the first on.
 template <int kWidth, class V, class In, class S, class N>
 SUFFUSE_INLINE void convolve_steps(const In* window, S* out, int64_t count,
@@ -92,15 +102,20 @@ SUFFUSE_INLINE void convolve_steps(const In* window, S* out, int64_t count,
   // out at the same place of another page has just been given, and such loads wait for the store.
   constexpr int kTogether = 4;
   int64_t i = 0;
-  for (; i + kTogether * V::N <= count; i += kTogether * V::N) {
-    V y[kTogether];
+  if (!reach) {
+    for_flag(with_silu, [&](auto silu) {
+      for (; i + kTogether * V::N <= count; i += kTogether * V::N) {
+        V y[kTogether];
 #pragma GCC unroll 4
-    for (int j = 0; j < kTogether; j++) {
-      const int64_t at = i + j * V::N;
-      y[j] = convolved<kWidth, V>(window + at, V::N, taps, with_silu, reach ? reach + at : nullptr);
-    }
+        for (int j = 0; j < kTogether; j++) {
+          y[j] = convolve<kWidth, V>(window + i + j * V::N, V::N, taps, reach);
+        }
 #pragma GCC unroll 4
-    for (int j = 0; j < kTogether; j++) store(out + i + j * V::N, y[j]);
+        for (int j = 0; j < kTogether; j++) {
+          store(out + i + j * V::N, silu.value ? silu_fast(y[j]) : y[j]);
+        }
+      }
+    });
   }
   for_vectors<V>(count - i, [&](int64_t j, int n) {
     const N* of_step = reach ? reach + i + j : nullptr;
@@ -161,6 +176,35 @@ void rows_forward(const CausalConv1dParams& p, int64_t batch, int64_t first, int
   }
 }
 
+// Sums of taps: in registers where there are few of them, else in memory [taps][stride].
+template <int kWidth, class V, class N>
+class TapSums {
+ public:
+  SUFFUSE_INLINE TapSums(N* memory, int64_t stride) : memory_(memory), stride_(stride) {
+#pragma GCC unroll 4
+    for (int k = 0; k < kWidth; k++) few_[k] = load<V>(memory + k * stride);
+  }
+  SUFFUSE_INLINE V get(int64_t k) const {
+    return kWidth > 0 ? few_[k] : load<V>(memory_ + k * stride_);
+  }
+  SUFFUSE_INLINE void set(int64_t k, V sum) {
+    if (kWidth > 0) {
+      few_[k] = sum;
+    } else {
+      store(memory_ + k * stride_, sum);
+    }
+  }
+  SUFFUSE_INLINE ~TapSums() {
+#pragma GCC unroll 4
+    for (int k = 0; k < kWidth; k++) store(memory_ + k * stride_, few_[k]);
+  }
+
+ private:
+  N* memory_;
+  int64_t stride_;
+  V few_[kWidth > 0 ? kWidth : 1];
+};
+
 // Of one row, between its chunks.
 template <class N>
 struct RowGradient {
@@ -174,6 +218,7 @@ SUFFUSE_INLINE void slope_steps(const In* window, const S* grad_out, int64_t cou
                                 const RowTaps<kWidth, V, N>& taps, bool with_silu, const N* reach,
                                 N* grad, N* sums) {
   V bias = load<V>(sums + taps.width * V::N);
+  TapSums<kWidth, V, N> weights(sums, V::N);
   for_vectors<V>(count, [&](int64_t i, int n) {
     const N* of_step = reach ? reach + i : nullptr;
     V g = load_lanes<V>(grad_out + i, n);
@@ -183,13 +228,12 @@ SUFFUSE_INLINE void slope_steps(const In* window, const S* grad_out, int64_t cou
     store(grad + i, g);
     bias += g;
     for_taps<kWidth, V>(window + i, n, taps.width, [&](int64_t k, V x) {
-      const V sum = load<V>(sums + k * V::N);
-      V more = muladd(g, x, sum);
+      V more = muladd(g, x, weights.get(k));
       if (reach) {
         const V lag(static_cast<N>(taps.width - 1 - k));
-        more = select(lag <= load_lanes<V>(of_step, n), more, sum);
+        more = select(lag <= load_lanes<V>(of_step, n), more, weights.get(k));
       }
-      store(sums + k * V::N, more);
+      weights.set(k, more);
     });
   });
   store(sums + taps.width * V::N, bias);
