@@ -89,7 +89,7 @@ def selective_state_update(
     )  # fmt: skip
     needs = gradient and any(isinstance(v, Tensor) and v.requires_grad for v in operands)
     if needs or not has_kernel("selective_state_update", x, common):
-        return formula.selective_state_update_fwd(*operands).to(x.dtype)
+        return formula.selective_state_update_fwd(*operands).to(x.dtype)  # type: ignore[arg-type]
     return _op(*operands).to(x.dtype)
 
 
