@@ -25,7 +25,7 @@ from suffuse.diffusion import (
     uniform,
 )
 from suffuse.diffusion.guidance import Guided
-from suffuse.reference.sampler_step import philox_normal
+from suffuse.reference._philox import philox_normal
 
 TIMES = uniform(VP(), 8)
 

@@ -10,7 +10,7 @@ from sampler_step_calls import BF16, DOUBLE, FLOAT
 from torch import Tensor
 
 from suffuse.ops import sampler_step, step_coefficients
-from suffuse.reference.sampler_step import philox_bits, philox_normal
+from suffuse.reference._philox import philox_bits, philox_normal
 from suffuse.testing import cpu_isas, use_isa
 
 SEED, OFFSET = 2**40 + 7, 2**35 + 3

@@ -302,12 +302,12 @@ std::tuple<Tensor, Tensor, Tensor> sampler_step(
   Call call(arguments);
   SamplerStepParams& p = call.p;
   if (next_input) p.next_type = next_type_of(*next_input, p.x_type);
-  const int64_t nothing[] = {0};
-  const Sizes none(nothing, 1), sizes = x.sizes();
+  const Sizes sizes = x.sizes();
   const ScalarType type = x.scalar_type();
   Tensor sample = empty(x, sizes, type);
-  Tensor other = empty(x, converted ? sizes : none, type);
-  Tensor following = empty(x, next_input ? sizes : none, next_input.value_or(type));
+  // What is not asked for is undefined, None to Python: 0.2 us cheaper than an empty tensor.
+  Tensor other = converted ? empty(x, sizes, type) : Tensor();
+  Tensor following = next_input ? empty(x, sizes, *next_input) : Tensor();
   p.sample = sample.mutable_data_ptr();
   if (converted) p.converted = other.mutable_data_ptr();
   if (next_input) p.next_input = following.mutable_data_ptr();

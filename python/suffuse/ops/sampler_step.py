@@ -101,9 +101,7 @@ def sampler_step(
             x, model_outputs, coefficients, history, converted, next_input, anchor, extra, noise,
             seed, offset, quantile, maximum,
         )  # fmt: skip
-    return SamplerStep(
-        out[0], out[1] if converted else None, out[2] if next_input is not None else None
-    )
+    return SamplerStep(*out)
 
 
 def _pair(name: str, value: object) -> tuple[float, float]:
@@ -148,7 +146,7 @@ def _forward(
     offset: int = 0,
     quantile: float | None = None,
     maximum: float = 1.0,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
     if _has_kernel(x):
         # Arguments left out cost nothing: a sixth of a small call is torch's reading of them.
         if anchor is extra is noise is seed is quantile is None:
@@ -162,7 +160,7 @@ def _forward(
         "formula runs, which is slower",
         stacklevel=3,
     )
-    sample, other, following = formula.sampler_step(
+    return formula.sampler_step(
         x,
         model_outputs,
         coefficients,
@@ -174,8 +172,6 @@ def _forward(
         converted=converted,
         next_input=next_input,
     )
-    empty = x.new_empty(0)
-    return sample, empty if other is None else other, empty if following is None else following
 
 
 @torch.library.register_fake("suffuse::sampler_step")
@@ -193,7 +189,7 @@ def _fake(
     offset: int = 0,
     quantile: float | None = None,
     maximum: float = 1.0,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
     operands = [(f"model_outputs[{i}]", t) for i, t in enumerate(model_outputs)]
     operands += [(f"history[{i}]", t) for i, t in enumerate(history)]
     optional = (("anchor", anchor), ("extra", extra), ("noise", noise))
@@ -201,8 +197,8 @@ def _fake(
     for name, operand in operands:
         _check_like(name, operand, x)
     sample = x.new_empty(x.shape)
-    other = x.new_empty(x.shape if converted else 0)
-    following = x.new_empty(x.shape, dtype=next_input) if next_input else x.new_empty(0)
+    other = x.new_empty(x.shape) if converted else None
+    following = x.new_empty(x.shape, dtype=next_input) if next_input else None
     return sample, other, following
 
 
@@ -227,7 +223,8 @@ def _vmap(info, in_dims, *args):  # type: ignore[no-untyped-def]
         _op(*(_slice(arg, dims, i) for arg, dims in zip(args, in_dims, strict=True)))
         for i in range(info.batch_size)
     ]
-    return tuple(torch.stack(outputs) for outputs in zip(*slices, strict=True)), (0, 0, 0)
+    stacked = [None if o[0] is None else torch.stack(o) for o in zip(*slices, strict=True)]
+    return tuple(stacked), tuple(None if o is None else 0 for o in stacked)
 
 
 def _slice(arg, dims, i: int):  # type: ignore[no-untyped-def]
@@ -256,7 +253,7 @@ class _SamplerStep(torch.autograd.Function):
         next_input: torch.dtype | None,
         outputs: int,
         *tensors: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         return _forward(
             x, tensors[:outputs], coefficients, tensors[outputs:], converted, next_input, anchor,
             extra, noise, seed, offset, quantile, maximum,

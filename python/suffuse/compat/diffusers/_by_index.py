@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 import suffuse.ops  # noqa: F401  registers the op
 from suffuse.compat.diffusers import _update
-from suffuse.compat.diffusers._base import NO_HISTORY, Generator, Scheduler, randn
+from suffuse.compat.diffusers._base import (
+    NO_HISTORY,
+    Generator,
+    Scheduler,
+    compiling,
+    gradients,
+    randn,
+    raw_step,
+)
 from suffuse.compat.diffusers._update import KEEP_CONVERTED, Step, Update, on_device
-
-_op = torch.ops.suffuse.sampler_step.default
-_gradients = torch.is_grad_enabled
 
 
 class ByIndex(Scheduler):
@@ -100,15 +104,20 @@ class ByIndex(Scheduler):
     ) -> Tensor:
         """Makes the step and moves on."""
         row, depth, keep, hold, anchor, noisy, _, _ = step
-        direct = not (anchor or noisy or self._threshold or _gradients())
-        if direct and x.dtype is model_output.dtype and row.device == x.device:
-            # `_run` without what it does for other steps, which costs a tenth of a small call.
-            history = self._history[:depth] if depth else NO_HISTORY
-            out, converted, _ = _op(x, (model_output,), row, history, keep == KEEP_CONVERTED)
-        else:
+        special = anchor or noisy or self._threshold or gradients() or compiling()
+        if special or x.dtype is not model_output.dtype:
             held = self._anchor if anchor else None
             noise = noise if noisy else None
             out, converted = self._run(step, x, model_output, self._history, held, noise)
+        else:
+            # `_run` without what it does for other steps, which costs a tenth of a small call.
+            history, wanted = self._history[:depth] if depth else NO_HISTORY, keep == KEEP_CONVERTED
+            try:
+                out, converted, _ = raw_step(x, (model_output,), row, history, wanted)
+            except RuntimeError:
+                out, converted = self._run_any(
+                    row, depth, wanted, x, model_output, self._history, None, None
+                )
         if keep:
             kept = (converted, model_output, out)[keep - 1]
             self._history = [kept, *self._history[:3]]

@@ -43,10 +43,8 @@ class OnSigmas(ByIndex):
         return self._levels[i]
 
     def _refuse_integer(self, timestep: Any) -> None:
-        whole = isinstance(timestep, int) or (
-            isinstance(timestep, Tensor) and not timestep.is_floating_point()
-        )
-        if whole:
+        tensor = isinstance(timestep, Tensor)
+        if not timestep.is_floating_point() if tensor else isinstance(timestep, int):
             name = type(self).__name__
             raise ValueError(
                 f"{name}.step: timestep is an integer, expected one of the scheduler's timesteps"

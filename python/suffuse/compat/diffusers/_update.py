@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -139,8 +138,8 @@ class Output(tuple[Any, ...]):
     """What `step` returns: a tuple whose entries are attributes too.
 
     The second entry, where there is one, is computed when it is read (and again when it is read
-    again): pipelines hardly ever read it, and it costs a write of the sample's size. The output
-    keeps the step's inputs for that; they must not be changed in place before.
+    again): pipelines hardly ever read it, and it costs a write of the sample's size. It is kept as
+    (function, arguments ...), with the step's inputs, which must not be changed in place before.
     """
 
     __slots__ = ()
@@ -158,7 +157,7 @@ class Output(tuple[Any, ...]):
 
     def __iter__(self) -> Any:
         for entry in tuple.__iter__(self):
-            yield entry() if isinstance(entry, partial) else entry
+            yield entry[0](*entry[1:]) if type(entry) is tuple else entry
 
     def to_tuple(self) -> tuple[Any, ...]:
         return tuple(self)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,12 +10,20 @@ import torch
 from torch import Tensor
 
 from suffuse.compat.diffusers import _tables
-from suffuse.compat.diffusers._base import KARRAS, NO_HISTORY, Generator, deferred, drop_in, randn
+from suffuse.compat.diffusers._base import (
+    KARRAS,
+    NO_HISTORY,
+    Generator,
+    compiling,
+    deferred,
+    drop_in,
+    gradients,
+    randn,
+    raw_step,
+)
 from suffuse.compat.diffusers._by_timestep import ByTimestep
 from suffuse.compat.diffusers._update import Output, Update, X, Z, data_operand, estimates
 from suffuse.compat.diffusers._vp import BETAS, THRESHOLDING, Discrete, check_steps, make_tables
-
-_op = torch.ops.suffuse.sampler_step.default
 
 
 class DDIMSchedulerOutput(Output):
@@ -129,14 +136,14 @@ class _DDIM(OnGrid):
         Returns:
             `DDIMSchedulerOutput(prev_sample, pred_original_sample)`.
         """
-        if not (eta or use_clipped_model_output or torch.is_grad_enabled()):
-            on_host = type(timestep) is int or timestep.is_cpu
-            value = int(timestep) if on_host else self._value(timestep)
+        if not (eta or use_clipped_model_output or gradients() or compiling()):
+            on_host = isinstance(timestep, Tensor) and timestep.is_cpu
+            value = timestep.item() if on_host else self._value(timestep)
             row = self._rows.get(value)
             if row is not None and sample.dtype is model_output.dtype:
                 try:
-                    out = _op(sample, (model_output,), row, NO_HISTORY, False)[0]
-                    second = partial(self._second_at, value, sample, model_output)
+                    out = raw_step(sample, (model_output,), row, NO_HISTORY, False)[0]
+                    second = (self._second_at, value, sample, model_output)
                     return DDIMSchedulerOutput((out, second))
                 except RuntimeError:
                     # The table is on another device, above all; anything else fails again below.

@@ -252,7 +252,7 @@ class DPMSolverMultistepScheduler(DPM):
         Returns:
             `SchedulerOutput(prev_sample)`.
         """
-        output = self._without_variance(model_output)
+        output = self._without_variance(model_output) if self._has_variance else model_output
         # diffusers draws float32 numbers here, whatever the sample's dtype.
         return self._solve(output, timestep, sample, generator, variance_noise, self._precision)
 

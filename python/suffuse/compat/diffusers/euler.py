@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -82,7 +81,7 @@ class Churned(Exploding):
         self, kind: type[Output], step: Step, x: Tensor, model_output: Tensor, noise: Tensor | None
     ) -> Any:
         out = self._advance(step, x, model_output, noise)
-        return kind((out, partial(self._second, step.update, x, model_output, noise)))
+        return kind((out, (self._second, step.update, x, model_output, noise)))
 
 
 class _Euler(Churned):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -202,7 +201,7 @@ class HeliosScheduler(Stages, Corrected):
         step = self._here(timestep)
         weights, order = self._corrections[index]
         out = self._advance(step, x, model_output)
-        last = partial(self._combine, step, weights, x, model_output, history, anchor)
+        last = (self._combine, step, weights, x, model_output, history, anchor)
         return HeliosSchedulerOutput((out, None, last, order))
 
     def _combine(
