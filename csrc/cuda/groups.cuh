@@ -78,13 +78,14 @@ SUFFUSE_DEVICE bool is_aligned(const void* p) {
   return reinterpret_cast<uintptr_t>(p) % sizeof(Word) == 0;
 }
 
-// The group's elements of the sample at p; the others are 0 and not touched.
-template <class S, class T, int W>
+// The group's elements of the sample at p; the others are 0 and not touched. kOnce: no other access
+// of the launch needs them, and none writes them.
+template <bool kOnce = true, class S, class T, int W>
 SUFFUSE_DEVICE void load_group(const S* p, const Group& group, T (&out)[W]) {
   using Word = GroupWord<W * sizeof(S)>;
   const S* from = p + group.e;
   if (group.last - group.first == W && is_aligned<Word>(from)) {
-    unpack_group<S>(gpu::load_vector_once<Word>(from), out);
+    unpack_group<S>(kOnce ? gpu::load_vector_once<Word>(from) : gpu::load_vector<Word>(from), out);
   } else {
 #pragma unroll
     for (int k = 0; k < W; k++) {

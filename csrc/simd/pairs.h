@@ -1,8 +1,9 @@
-// Words on pairs of lanes, for random numbers.
+// Words on pairs of lanes, for random numbers and rotations.
 //
 // clang-format off
 //   multiply_words(a, b)   Int<Vec<double>>: the product of the low halves of the 64-bit lanes
 //   interleave(a, b)       Vec<float>: a becomes a0 b0 a1 b1 ..., b the rest
+//   swap_pairs(x)          any vector: x1 x0 x3 x2 ...
 // clang-format on
 #pragma once
 
@@ -49,6 +50,22 @@ SUFFUSE_INLINE void interleave(Vec<float>& a, Vec<float>& b) {
     b.v[2 * i] = x.v[half + i];
     b.v[2 * i + 1] = y.v[half + i];
   }
+}
+#endif
+
+template <class V>
+SUFFUSE_INLINE V swap_pairs(V x) {
+  V r;
+  for (int i = 0; i < V::N; i++) r.v[i] = x.v[i ^ 1];
+  return r;
+}
+#if defined(__AVX512F__)
+SUFFUSE_INLINE Vec<float> swap_pairs(Vec<float> x) {
+  return Vec<float>(_mm512_permute_ps(x.v, 0xb1));
+}
+#elif defined(__AVX2__)
+SUFFUSE_INLINE Vec<float> swap_pairs(Vec<float> x) {
+  return Vec<float>(_mm256_permute_ps(x.v, 0xb1));
 }
 #endif
 
