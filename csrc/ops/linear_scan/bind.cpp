@@ -65,7 +65,7 @@ ScalarType state_type(const Type& type) {
 // As the kernel reads rows, or a copy that it can; the copy lives in `kept`.
 LinearScanRows rows(const Tensor& t, bool complex, bool may_be_constant,
                     std::vector<Tensor>& kept) {
-  const bool constant = may_be_constant && t.stride(2) == 0;
+  const bool constant = may_be_constant && t.stride(2) == 0 && t.size(2) > 0;
   const bool steps = t.stride(2) == 1 || t.size(2) <= 1;
   const bool channels = kReadsChannels && !complex && (t.stride(1) == 1 || t.size(1) <= 1);
   kept.push_back(constant || steps || channels ? t : torch::stable::contiguous(t));
