@@ -10,10 +10,17 @@ from importlib import import_module, metadata
 from types import TracebackType
 from typing import Any
 
+from suffuse.compat._install import install_status
+
 Undo = Callable[[], None]
 
 # Library -> module with a function apply(*targets) that returns (what it did, how to undo it).
-INTEGRATIONS = {"diffusers": "suffuse.compat.diffusers._swap"}
+INTEGRATIONS = {
+    "diffusers": "suffuse.compat.diffusers._swap",
+    "sdpa": "suffuse.compat._sdpa",
+    "transformers": "suffuse.compat._transformers",
+}
+_PACKAGES = {"sdpa": "torch"}  # where the library is not called as its package
 
 
 @dataclass
@@ -79,7 +86,7 @@ def enable(library: str, *targets: Any) -> Enabled:
             same place.
     """
     module = _integration(library)
-    if importlib.util.find_spec(library) is None:
+    if importlib.util.find_spec(_PACKAGES.get(library, library)) is None:
         raise ImportError(f"enable: {library} is not installed")
     handle = Enabled(library)
     for change, undo in module.apply(*targets):
@@ -99,10 +106,13 @@ def disable(library: str | None = None) -> None:
 
 
 def status() -> dict[str, dict[str, Any]]:
-    """For every library: its installed version (None if there is none) and what is switched on."""
-    return {
+    """For every library: its installed version (None if there is none) and what is switched on.
+
+    Of a package that `install` stands in for: the version of the real one.
+    """
+    enabled = {
         library: {
-            "installed": _version(library),
+            "installed": _version(_PACKAGES.get(library, library)),
             "enabled": any(handle.library == library for handle in _active),
             "changes": [
                 c for handle in _active if handle.library == library for c in handle.changes
@@ -110,6 +120,7 @@ def status() -> dict[str, dict[str, Any]]:
         }
         for library in INTEGRATIONS
     }
+    return enabled | install_status()
 
 
 def _integration(library: str) -> Any:

@@ -144,7 +144,7 @@ class _CausalConv1dBackward(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
-        grad_out, operands = ctx.saved_tensors[0], ctx.saved_tensors[1:]
+        grad_out, *operands = ctx.saved_tensors
         there = [i for i in range(4) if operands[i] is not None]
 
         def gradients(grad: Tensor, *variables: Tensor) -> tuple[Tensor, ...]:

@@ -121,7 +121,7 @@ class _SelectiveScan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor | None, grad_last: Tensor | None, *_: Any) -> Any:
-        operands, states, ungated = (ctx.saved_tensors[i] for i in (slice(10), 10, 11))
+        *operands, states, ungated = ctx.saved_tensors
         if grad_out is None:
             if grad_last is None:
                 return (None,) * 12
