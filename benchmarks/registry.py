@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -47,6 +48,9 @@ def cases() -> list[Case]:
         *_conv_cases(),
         *_gram_cases(),
         *_linear_scan_cases(),
+        *_qk_norm_cases(),
+        *_rotary_cases(),
+        *_s4_cases(),
         *_sampler_cases(),
         *_selective_scan_cases(),
     ]
@@ -76,11 +80,10 @@ def _tensors(value: object) -> list[Tensor]:
 
 def _attention_cases() -> Iterator[Case]:
     for dtype in (torch.float32, torch.bfloat16):
-        for t, d in ((1024, 64), (1024, 128), (4096, 64)):
-            for causal in (False, True):
-                yield _attention(1, 8, t, d, dtype, causal, backward=False)
-        yield _attention(1, 8, 1024, 64, dtype, False, backward=True)
-        yield _attention(1, 8, 1024, 64, dtype, True, backward=True)
+        for t, d, causal, backward in itertools.product(
+            (256, 1024, 4096), (64, 128), (False, True), (False, True)
+        ):
+            yield _attention(1, 8, t, d, dtype, causal, backward)
         # A small diffusion transformer: many short sequences, where the cost of a call shows.
         yield _attention(64, 4, 16, 16, dtype, False, backward=True)
 
@@ -277,6 +280,165 @@ def _linear_scan(
     return Case("linear_scan", name + (" constant a" if constant else ""), make,
                 _same(1e-2 if dtype == torch.bfloat16 else 1e-5), 0.0,
                 float(streams) * size * math.prod(shape))  # fmt: skip
+
+
+# qk_norm: run.py shows its share of what a copy of the same bytes takes
+
+
+def _qk_norm_cases() -> Iterator[Case]:
+    for shape in ((1, 512, 8, 2, 64), (1, 2048, 32, 8, 128)):
+        for dtype in (torch.float32, torch.bfloat16):
+            yield _qk_norm(shape, dtype, rotated=True)
+    yield _qk_norm((1, 2048, 32, 8, 128), torch.float32, rotated=False)
+    yield _qk_norm((1, 2048, 32, 8, 128), torch.float32, rotated=True, backward=True)
+
+
+def _qk_norm(
+    shape: tuple[int, int, int, int, int], dtype: torch.dtype, rotated: bool, backward: bool = False
+) -> Case:
+    """shape: batch, steps, heads of q, heads of k, columns."""
+    batch, length, heads, groups, columns = shape
+
+    def make(device: str) -> Functions:
+        sizes = [(batch, length, n, columns) for n in (heads, groups)]
+        q, k, *grads = (torch.randn(size, device=device).to(dtype) for size in sizes * 2)
+        weights = [torch.randn(columns, device=device) for _ in range(2)]
+        leaves = [t.requires_grad_(backward) for t in (q, k, *weights)]
+        pairs = torch.arange(columns // 2, device=device)
+        angle = torch.arange(length, device=device)[:, None] * 10000.0 ** (-2 * pairs / columns)
+        tables = {"cos": angle.cos(), "sin": angle.sin()} if rotated else {}
+        full = [torch.cat((t, t), -1)[:, None].to(dtype) for t in tables.values()]
+
+        def finished(out: tuple[Tensor, ...]) -> object:
+            return torch.autograd.grad(out, leaves, grads) if backward else out
+
+        def heads_of(x: Tensor, weight: Tensor) -> Tensor:  # as transformers writes it
+            y = F.rms_norm(x, (columns,), weight.to(dtype), 1e-6)
+            if not rotated:
+                return y
+            partner = torch.cat((-y[..., columns // 2 :], y[..., : columns // 2]), -1)
+            return y * full[0] + partner * full[1]
+
+        return {
+            "suffuse": lambda: finished(suffuse.qk_norm(*leaves, **tables)),
+            "torch rms_norm" + (" + rotary" if rotated else ""): lambda: finished(
+                tuple(heads_of(x, w) for x, w in ((q, weights[0]), (k, weights[1])))
+            ),
+        }
+
+    # Forward: read and write. Backward: read x and the gradient, write x's.
+    size = torch.empty(0, dtype=dtype).element_size()
+    numbers = batch * length * (heads + groups) * columns
+    name = f"{'fwd+bwd' if backward else 'fwd'} {_by(shape)} {str(dtype)[6:]}"
+    return Case("qk_norm", name + (" rotary" if rotated else ""), make,
+                _same(1e-5 if dtype == torch.float32 else 2e-2), 0.0,
+                (5.0 if backward else 2.0) * size * numbers)  # fmt: skip
+
+
+# rotary: run.py shows its share of what a copy of the same bytes takes
+
+
+def _rotary_cases() -> Iterator[Case]:
+    for shape in ((1, 512, 8, 64), (1, 2048, 32, 128)):
+        for dtype in (torch.float32, torch.bfloat16):
+            yield _rotary(shape, dtype)
+    yield _rotary((1, 2048, 32, 128), torch.float32, interleaved=True)
+    yield _rotary((1, 2048, 32, 128), torch.float32, backward=True)
+    yield _rotary((64, 1, 32, 128), torch.float32, in_place=True)
+
+
+def _rotary(
+    shape: tuple[int, int, int, int], dtype: torch.dtype, interleaved: bool = False,
+    backward: bool = False, in_place: bool = False,
+) -> Case:  # fmt: skip
+    """in_place: rotary_, whose results stay where they were."""
+    pairs = shape[3] // 2
+
+    def make(device: str) -> Functions:
+        x, grad = (torch.randn(shape, device=device).to(dtype) for _ in range(2))
+        x.requires_grad_(backward)
+        steps = torch.arange(shape[1], device=device)
+        angle = steps[:, None] * 10000.0 ** (-torch.arange(pairs, device=device) / pairs)
+        cos, sin = angle.cos().to(dtype), angle.sin().to(dtype)
+        if interleaved:
+            full = [t.repeat_interleave(2, -1)[:, None] for t in (cos, sin)]
+        else:
+            full = [torch.cat((t, t), -1)[:, None] for t in (cos, sin)]
+
+        def finished(out: Tensor) -> object:
+            return torch.autograd.grad(out, x, grad) if backward else out
+
+        def ours() -> object:
+            op = suffuse.rotary_ if in_place else suffuse.rotary
+            return finished(op(x, cos, sin, interleaved=interleaved))
+
+        def eager() -> object:  # as transformers writes it
+            if interleaved:
+                partner = torch.stack((-x[..., 1::2], x[..., ::2]), -1).flatten(-2)
+            else:
+                partner = torch.cat((-x[..., pairs:], x[..., :pairs]), -1)
+            return finished(x * full[0] + partner * full[1])
+
+        return {"suffuse": ours, "eager torch": eager}
+
+    size = torch.empty(0, dtype=dtype).element_size()
+    name = f"{'fwd+bwd' if backward else 'fwd'} {_by(shape)} {str(dtype)[6:]}"
+    name += (" interleaved" if interleaved else "") + (" in place" if in_place else "")
+    check = None if in_place else _same(1e-5 if dtype == torch.float32 else 2e-2)
+    return Case("rotary", name, make, check, 0.0,
+                (4.0 if backward else 2.0) * size * math.prod(shape))  # fmt: skip
+
+
+# s4_kernel: two multiply-adds a state and step (Vandermonde), a division a state and frequency (Cauchy)
+
+
+def _s4_cases() -> Iterator[Case]:
+    for channels, states, length in ((256, 32, 1024), (64, 32, 4096), (4, 32, 65536)):
+        yield _s4_product(channels, states, length, "Vandermonde", backward=False)
+    yield _s4_product(256, 32, 1024, "Vandermonde", backward=True)
+    yield _s4_product(256, 32, 1024, "Cauchy", backward=False)
+    yield _s4_product(256, 32, 1024, "Cauchy", backward=True)
+
+
+def _s4_product(channels: int, states: int, length: int, name: str, backward: bool) -> Case:
+    cauchy = name == "Cauchy"
+
+    def make(device: str) -> Functions:
+        shape = (channels, states)
+        v, x = (torch.randn(shape, dtype=torch.complex64, device=device) for _ in range(2))
+        x = torch.complex(-0.01 * x.real.abs(), x.imag)  # decays; and poles beside the axis
+        slope = torch.tan(torch.linspace(0, 1.57, length, device=device))
+        z = torch.complex(torch.zeros_like(slope), slope)
+        leaves = (v.requires_grad_(backward), x.requires_grad_(backward))
+        grad = torch.randn(channels, length, device=device)
+
+        def finished(out: Tensor) -> object:
+            return torch.autograd.grad(out, leaves, grad.to(out.dtype)) if backward else out
+
+        def plain() -> object:
+            if cauchy:
+                inverse = 1 / (z - x[..., None]), 1 / (z - x.conj()[..., None])
+                return finished(
+                    (v[..., None] * inverse[0] + v.conj()[..., None] * inverse[1]).sum(1)
+                )
+            powers = torch.exp(x[..., None] * torch.arange(length, device=device))
+            return finished(2 * torch.einsum("hn,hnl->hl", v, powers).real)
+
+        def ours() -> object:
+            return finished(
+                suffuse.cauchy_mult(v, z, x) if cauchy else suffuse.log_vandermonde(v, x, length)
+            )
+
+        return {"suffuse": ours, "plain torch": plain}
+
+    # Real operations: a multiply-add each for both parts of a power; backward two sums of them. A
+    # pair of poles: about twenty and a division; backward two of those sums for each pole.
+    each = (20.0 if not backward else 70.0) if cauchy else (4.0 if not backward else 12.0)
+    what = f"{'fwd+bwd' if backward else 'fwd'} H{channels} N{states} L{length}"
+    # The plain formula rounds x l.
+    return Case("s4_kernel", f"{name} {what} complex64", make,
+                _same(1e-5 if cauchy else 1e-3 * length / 1024), each * channels * states * length,
+                0.0, torch.float32)  # fmt: skip
 
 
 # sampler_step

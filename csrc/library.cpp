@@ -23,6 +23,25 @@ STABLE_TORCH_LIBRARY(suffuse, m) {
       "attention_bwd(Tensor grad_out, Tensor? grad_lse, Tensor q, Tensor k, Tensor v, Tensor out, "
       "Tensor lse, float scale, int causal) -> (Tensor grad_q, Tensor grad_k, Tensor grad_v)");
   m.def(
+      "attention_general_fwd(Tensor q, Tensor k, Tensor v, float scale, int left, int right, bool "
+      "top_left, float softcap, Tensor? bias, Tensor? alibi_slopes, Tensor? sinks, float dropout, "
+      "Tensor? seed, Tensor? cu_seqlens_q, Tensor? cu_seqlens_k, Tensor? seqused_q, Tensor? "
+      "seqused_k, int? max_seqlen_q, int? max_seqlen_k) -> (Tensor out, Tensor lse)");
+  m.def(
+      "attention_general_bwd(Tensor grad_out, Tensor? grad_lse, Tensor q, Tensor k, Tensor v, "
+      "Tensor out, Tensor lse, float scale, int left, int right, bool top_left, float softcap, "
+      "Tensor? bias, Tensor? alibi_slopes, Tensor? sinks, float dropout, Tensor? seed, Tensor? "
+      "cu_seqlens_q, Tensor? cu_seqlens_k, Tensor? seqused_q, Tensor? seqused_k, int? "
+      "max_seqlen_q, int? max_seqlen_k, bool bias_grad) -> (Tensor grad_q, Tensor grad_k, Tensor "
+      "grad_v, Tensor grad_bias)");
+  m.def(
+      "attention_decode(Tensor q, Tensor k_cache, Tensor v_cache, Tensor? cache_seqlens, Tensor? "
+      "cache_index, Tensor? left_pad, Tensor? block_table, float scale, int left, int right, float "
+      "softcap, Tensor? alibi_slopes, Tensor? sinks, int splits) -> (Tensor out, Tensor lse)");
+  m.def(
+      "attention_append(Tensor(a!) k_cache, Tensor(b!) v_cache, Tensor k, Tensor v, Tensor? "
+      "cache_seqlens, Tensor? cache_index, Tensor? block_table) -> ()");
+  m.def(
       "causal_conv1d_fwd(Tensor x, Tensor weight, Tensor? bias, Tensor? initial_state, Tensor? "
       "seq_idx, bool silu) -> Tensor");
   m.def(
@@ -36,6 +55,25 @@ STABLE_TORCH_LIBRARY(suffuse, m) {
   m.def(
       "linear_scan(Tensor a, Tensor x, Tensor? initial_state, Tensor? seq_idx, bool reverse, bool "
       "lagged) -> (Tensor h, Tensor last_state)");
+  m.def(
+      "qk_norm_fwd(Tensor q, Tensor k, Tensor? q_weight, Tensor? k_weight, Tensor? cos, Tensor? "
+      "sin, float eps, bool interleaved) -> (Tensor q, Tensor k)");
+  m.def(
+      "qk_norm_bwd(Tensor grad_q, Tensor grad_k, Tensor q, Tensor k, Tensor? q_weight, Tensor? "
+      "k_weight, Tensor? cos, Tensor? sin, float eps, bool interleaved) -> (Tensor grad_q, Tensor "
+      "grad_k, Tensor grad_q_weight, Tensor grad_k_weight)");
+  m.def(
+      "rotary(Tensor x, Tensor cos, Tensor sin, Tensor? offsets, Tensor? cu_seqlens, SymInt "
+      "offset, "
+      "bool interleaved, bool inverse) -> Tensor");
+  m.def(
+      "rotary_(Tensor(a!) x, Tensor cos, Tensor sin, Tensor? offsets, Tensor? cu_seqlens, SymInt "
+      "offset, bool interleaved, bool inverse) -> ()");
+  m.def(
+      "s4_kernel_cauchy(Tensor v, Tensor z, Tensor w, int power, bool conj, bool next) -> (Tensor "
+      "out, Tensor next)");
+  m.def("s4_kernel_moments(Tensor u, Tensor x) -> (Tensor zeroth, Tensor first)");
+  m.def("s4_kernel_vandermonde(Tensor v, Tensor x, SymInt length, bool real) -> Tensor");
   m.def(
       "sampler_step(Tensor x, Tensor[] model_outputs, Tensor coefficients, Tensor[] history, bool "
       "converted, ScalarType? next_input=None, Tensor? anchor=None, Tensor? extra=None, Tensor? "

@@ -19,12 +19,7 @@ from suffuse import info
 ROOT = Path(__file__).parents[1]
 
 # Layers that an op does not have yet, with the reason.
-LACKS: dict[str, dict[str, str]] = {
-    "attention": {
-        "cuda_kernel": "the CPU kernel comes first; CUDA tensors take the reference formula",
-        "emulated_test": "no CUDA kernel yet",
-    },
-}
+LACKS: dict[str, dict[str, str]] = {}
 
 
 def ops() -> list[str]:

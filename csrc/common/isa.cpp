@@ -6,12 +6,44 @@
 
 #include "common/error.h"
 
+#if SUFFUSE_X86
+#include <cpuid.h>
+#endif
+#if SUFFUSE_X86 && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace suffuse {
 namespace {
 
-constexpr Isa kAll[] = {Isa::scalar, Isa::avx2, Isa::avx512, Isa::avx512_bf16};
+constexpr Isa kAll[] = {Isa::scalar, Isa::avx2, Isa::avx512, Isa::avx512_bf16, Isa::amx};
 constexpr int kUndecided = -1;
 std::atomic<int> g_isa{kUndecided};
+
+#if SUFFUSE_X86
+bool cpu_has_amx() {
+  constexpr unsigned kTile = 1u << 24, kBf16 = 1u << 22;  // EDX of leaf 7
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 && (edx & kTile) != 0 &&
+         (edx & kBf16) != 0;
+}
+
+// Linux keeps tiles only for processes that ask for it. Once granted it holds for every thread.
+bool system_keeps_tiles() {
+#if defined(__linux__) && defined(SYS_arch_prctl)
+  constexpr long kRequest = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+
+bool amx_usable() {
+  static const bool usable = cpu_has_amx() && system_keeps_tiles();
+  return usable;
+}
+#endif
 
 Isa best_isa() {
   Isa best = Isa::scalar;
@@ -50,6 +82,8 @@ const char* isa_name(Isa isa) {
       return "avx512";
     case Isa::avx512_bf16:
       return "avx512_bf16";
+    case Isa::amx:
+      return "amx";
   }
   return "unknown";
 }
@@ -70,6 +104,8 @@ bool isa_supported(Isa isa) {
       return avx512;
     case Isa::avx512_bf16:
       return avx512 && __builtin_cpu_supports("avx512bf16");
+    case Isa::amx:
+      return avx512 && __builtin_cpu_supports("avx512bf16") && amx_usable();
   }
   return false;
 #else

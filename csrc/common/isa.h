@@ -1,6 +1,7 @@
 // Which instruction set the CPU kernels run on. Every kernel is compiled once per ISA into a
 // namespace of that name; the choice is made once, at the first call, and can be forced by
-// SUFFUSE_CPU_ISA.
+// SUFFUSE_CPU_ISA. Only the kernels that multiply tiles have a form for amx; the others run as on
+// avx512_bf16 there.
 #pragma once
 
 #include <cstdint>
@@ -13,12 +14,12 @@
 
 namespace suffuse {
 
-enum class Isa : int32_t { scalar, avx2, avx512, avx512_bf16 };
+enum class Isa : int32_t { scalar, avx2, avx512, avx512_bf16, amx };
 
 // The one in use. Throws Error if SUFFUSE_CPU_ISA names an unknown or unsupported one.
 Isa current_isa();
-// Forces one by name ("scalar", "avx2", "avx512", "avx512_bf16", or "auto"); throws Error if this
-// CPU lacks it.
+// Forces one by name ("scalar", "avx2", "avx512", "avx512_bf16", "amx", or "auto"); throws Error if
+// this CPU lacks it.
 void set_isa(const char* name);
 const char* isa_name(Isa isa);
 bool isa_supported(Isa isa);
@@ -44,6 +45,7 @@ bool isa_supported(Isa isa);
   }                                                        \
   inline result name params {                              \
     switch (current_isa()) {                               \
+      case Isa::amx:                                       \
       case Isa::avx512_bf16:                               \
         return avx512_bf16::name args;                     \
       case Isa::avx512:                                    \

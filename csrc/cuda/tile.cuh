@@ -37,17 +37,27 @@ struct Tile {
   using S = Element;
   static constexpr int kRows = kRows_, kColumns = kColumns_;
   static constexpr int kPerChunk = 16 / sizeof(S), kChunks = kColumns / kPerChunk;
-  static_assert(kColumns % kPerChunk == 0 && (kChunks == 2 || kChunks == 4 || kChunks % 8 == 0));
+  static_assert(kColumns % kPerChunk == 0 && kChunks % 2 == 0);
   static_assert(kOrder == TileOrder::rows || kChunks % 8 == 0);
 
   alignas(128) S data[kRows * kColumns];
 
+  // Chunks change places in groups of kMask + 1, which divide the row. Rows are then kMask + 1
+  // chunks apart or an odd multiple of it: kLines of them fill all banks, 128 bytes.
+  static constexpr uint32_t kMask = kChunks % 8 == 0 ? 7 : kChunks % 4 == 0 ? 3 : 1;
+  static constexpr uint32_t kLines = 8 / (kMask + 1);
+
   SUFFUSE_DEVICE static uint32_t offset(uint32_t row, uint32_t column) {
-    constexpr uint32_t kLines = kChunks < 8 ? 8 / kChunks : 1;  // rows in 128 bytes, all banks
-    constexpr uint32_t kMask = kChunks < 8 ? kChunks - 1 : 7;
     const uint32_t key = kOrder == TileOrder::rows ? row / kLines : 2 * row;
     const uint32_t chunk = column / kPerChunk ^ (key & kMask);
     return row * kColumns + chunk * kPerChunk + column % kPerChunk;
+  }
+  // offset(row + rows, column + columns) from that of (row, column), in fewer instructions: rows is
+  // a multiple of 8, columns of a chunk, and the numbers of the two chunks have no bit in common.
+  SUFFUSE_DEVICE static uint32_t moved(uint32_t offset, uint32_t rows, uint32_t columns) {
+    const uint32_t chunks = columns / kPerChunk;
+    return (offset ^ (chunks & kMask) * kPerChunk) + (chunks & ~kMask) * kPerChunk +
+           rows * kColumns;
   }
   SUFFUSE_DEVICE S* at(int row, int column) { return data + offset(row, column); }
   SUFFUSE_DEVICE const S* at(int row, int column) const { return data + offset(row, column); }

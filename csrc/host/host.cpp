@@ -30,7 +30,7 @@ std::map<std::string, bool> cpu_features() {
 std::vector<std::string> supported_isas() {
   std::vector<std::string> names;
   for (suffuse::Isa isa : {suffuse::Isa::scalar, suffuse::Isa::avx2, suffuse::Isa::avx512,
-                           suffuse::Isa::avx512_bf16}) {
+                           suffuse::Isa::avx512_bf16, suffuse::Isa::amx}) {
     if (suffuse::isa_supported(isa)) names.push_back(suffuse::isa_name(isa));
   }
   return names;

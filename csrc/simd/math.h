@@ -286,6 +286,24 @@ SUFFUSE_INLINE Vec<float> tanh(Vec<float> x) {
   return copysign(select(m < F(0.625f), muladd(square * m, q, m), far), x);
 }
 
+// tanh as a quotient of two polynomials, at half of tanh's cost: within 6 ULP, and by as much may
+// the largest results exceed 1. NaN stays NaN.
+SUFFUSE_INLINE Vec<float> tanh_fast(Vec<float> x) {
+  using namespace math_detail;
+  x = min(F(9.02f), max(F(-9.02f), x));
+  const F square = x * x;
+  const F n = polynomial(square, {1.f, 0.1337967813014984f, 0.003493980271741748f,
+                                  2.0582363504217938e-05f, 1.33171633720508e-08f});
+  const F d = polynomial(square, {1.f, 0.4671299159526825f, 0.025870881974697113f,
+                                  0.0003282993857283145f, 7.761311735521303e-07f});
+#if defined(__AVX512F__)
+  const F estimate = reciprocal_estimate(d);
+  return (x * n) * muladd(fnma(d, estimate, F(1.f)), estimate, estimate);
+#else
+  return x * n / d;
+#endif
+}
+
 SUFFUSE_INLINE Vec<float> erf(Vec<float> x) {
   using namespace math_detail;
   const F m = abs(x), square = m * m;

@@ -48,6 +48,7 @@ SUFFUSE_INLINE Vec<double> softplus(Vec<double> x) {
 SUFFUSE_INLINE Vec<double> tanh(Vec<double> x) {
   return map_lanes(x, [](double t) { return __builtin_tanh(t); });
 }
+SUFFUSE_INLINE Vec<double> tanh_fast(Vec<double> x) { return tanh(x); }
 SUFFUSE_INLINE Vec<double> erf(Vec<double> x) {
   return map_lanes(x, [](double t) { return __builtin_erf(t); });
 }

@@ -45,7 +45,7 @@
 #pragma once
 
 #if !defined(SUFFUSE_ISA)
-#error "SUFFUSE_ISA is not defined: compile with -DSUFFUSE_ISA=scalar, avx2, avx512 or avx512_bf16"
+#error "SUFFUSE_ISA is not defined: compile with -DSUFFUSE_ISA=scalar, avx2, avx512 ..."
 #endif
 
 #include "simd/vec_lanes.h"

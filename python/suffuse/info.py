@@ -18,10 +18,20 @@ from suffuse import _library
 from suffuse.testing import cpu_isa
 
 OPS: dict[str, tuple[str, ...]] = {
-    "attention": ("attention_fwd", "attention_bwd"),
+    "attention": (
+        "attention_fwd",
+        "attention_bwd",
+        "attention_general_fwd",
+        "attention_general_bwd",
+        "attention_decode",
+        "attention_append",
+    ),
     "causal_conv1d": ("causal_conv1d_fwd", "causal_conv1d_bwd", "causal_conv1d_update"),
     "guidance_gram": ("guidance_gram",),
     "linear_scan": ("linear_scan",),
+    "qk_norm": ("qk_norm_fwd", "qk_norm_bwd"),
+    "rotary": ("rotary", "rotary_"),
+    "s4_kernel": ("s4_kernel_cauchy", "s4_kernel_moments", "s4_kernel_vandermonde"),
     "sampler_step": ("sampler_step",),
     "selective_scan": ("selective_scan_fwd", "selective_scan_bwd", "selective_state_update"),
 }

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from suffuse import _library  # noqa: F401  (registers the ops used below)
 
-ALL_ISAS = ("scalar", "avx2", "avx512", "avx512_bf16")
+ALL_ISAS = ("scalar", "avx2", "avx512", "avx512_bf16", "amx")
 
 
 def cpu_isa() -> str:

@@ -112,6 +112,7 @@ void test_ulps() {
   ulp_test("silu_fast", FLOAT_FUNCTION(silu_fast), exact_silu, 4.0, -87.f);
   ulp_test("softplus", FLOAT_FUNCTION(softplus), exact_softplus, 1.4);
   ulp_test("tanh", FLOAT_FUNCTION(tanh), EXACT_FUNCTION(tanh), 1.4);
+  ulp_test("tanh_fast", FLOAT_FUNCTION(tanh_fast), EXACT_FUNCTION(tanh), 6.0);
   ulp_test("erf", FLOAT_FUNCTION(erf), EXACT_FUNCTION(erf), 1.5);
   ulp_test("sin", FLOAT_FUNCTION(sin), EXACT_FUNCTION(sin), 1.7);
   ulp_test("cos", FLOAT_FUNCTION(cos), EXACT_FUNCTION(cos), 1.7);
@@ -148,6 +149,7 @@ void test_specials() {
                {{0.f, 0.f}, {-0.f, -0.f}, {kInf, kInf}, {-kInf, -0.f}, {nan, nan}, {3e38f, 3e38f}});
   special_test("sigmoid_fast", FLOAT_FUNCTION(sigmoid_fast),
                {{0.f, 0.5f}, {-0.f, 0.5f}, {kInf, 1}, {nan, nan}, {3e38f, 1}});
+  special_test("tanh_fast", FLOAT_FUNCTION(tanh_fast), {{0.f, 0}, {-0.f, -0.0}, {nan, nan}});
   special_test("silu_fast", FLOAT_FUNCTION(silu_fast),
                {{0.f, 0.f}, {-0.f, -0.f}, {kInf, kInf}, {nan, nan}, {3e38f, 3e38f}});
   special_test("softplus", FLOAT_FUNCTION(softplus),

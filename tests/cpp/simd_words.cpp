@@ -3,6 +3,7 @@
 #include <type_traits>
 
 #include "check.h"
+#include "simd/bytes.h"
 #include "simd/pairs.h"
 #include "simd/vec.h"
 
@@ -272,6 +273,24 @@ void test_pair_words() {
 }
 
 template <class V>
+void test_load_bytes() {
+  uint8_t bytes[V::N];
+  for (int i = 0; i < V::N; ++i) bytes[i] = static_cast<uint8_t>(255 - 7 * i);
+  const V widened = to_float(load_bytes<V>(bytes));
+  for (int i = 0; i < V::N; ++i)
+    equal("load_bytes", lane(widened, i), static_cast<Element<V>>(bytes[i]), i);
+}
+
+template <class V>
+void test_swap_pairs() {
+  using T = Element<V>;
+  T values[V::N];
+  for (int i = 0; i < V::N; ++i) values[i] = static_cast<T>(i);
+  const V swapped = swap_pairs(load<V>(values));
+  for (int i = 0; i < V::N; ++i) equal("swap_pairs", lane(swapped, i), static_cast<T>(i ^ 1), i);
+}
+
+template <class V>
 void test_all() {
   test_arithmetic<V>();
   test_fused<V>();
@@ -280,6 +299,8 @@ void test_all() {
   test_bits<V>();
   test_scale2<V>();
   test_across_lanes<V>();
+  test_swap_pairs<V>();
+  test_load_bytes<V>();
 }
 
 }  // namespace

@@ -73,6 +73,7 @@ def test_simd(name: str, isa: str) -> None:
 
 
 def test_every_isa_has_flags() -> None:
-    assert set(isa_flags()) == {"scalar", "avx2", "avx512", "avx512_bf16"}
+    assert set(isa_flags()) == {"scalar", "avx2", "avx512", "avx512_bf16", "amx"}
     assert "-mavx512bf16" in isa_flags()["avx512_bf16"]
     assert "-mfma" in isa_flags()["avx512_bf16"]
+    assert "-mamx-bf16" in isa_flags()["amx"]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cubin_build
 import cubin_read
 import pytest
-from cubin_build import HERE, ROOT
+from cubin_build import HERE, ROOT, Cubin
 from cubin_read import Kernel
 from test_static import need
 
@@ -20,17 +22,28 @@ MOST_BLOCKS = [2**31 - 1, 65535, 65535]
 ARCHS = {80: "sm_80", 90: "sm_90a"}  # the product's, by compute capability
 
 
-def launchers() -> dict[str, Path]:
-    """The launching source of each op."""
-    return {path.parents[1].name: path for path in sorted(ROOT.glob("csrc/ops/*/cuda/*.cu"))}
+def launchers() -> dict[str, list[Path]]:
+    """The launching sources of each op."""
+    sources: dict[str, list[Path]] = {}
+    for path in sorted(ROOT.glob("csrc/ops/*/cuda/*.cu")):
+        sources.setdefault(path.parents[1].name, []).append(path)
+    return sources
+
+
+def compiled(op: str, arch: str) -> list[Cubin]:
+    """The launching sources of an op, compiled on all processors."""
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        return list(
+            pool.map(lambda source: cubin_build.compile_cubin(source, arch), launchers()[op])
+        )
 
 
 def launches(op: str, capability: int) -> list[dict]:
     """What the launcher of an op asks for in tests/cuda/launch_<op>.cpp."""
     calls = HERE / f"launch_{op}.cpp"
     assert calls.exists(), f"write {calls.relative_to(ROOT)}, which calls the op's launcher"
-    source = cubin_build.compile_cubin(launchers()[op], cubin_build.HOST)
-    parts = [calls, HERE / "recording_runtime.cpp", Path(source.path)]
+    sources = [Path(built.path) for built in compiled(op, cubin_build.HOST)]
+    parts = [calls, HERE / "recording_runtime.cpp", *sources]
     program = cubin_build.link_program(f"launch_{op}", parts)
     command = [str(program), str(capability)]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -39,8 +52,8 @@ def launches(op: str, capability: int) -> list[dict]:
 
 
 def kernels_by_symbol(op: str, arch: str) -> dict[str, Kernel]:
-    cubin = cubin_build.compile_cubin(launchers()[op], arch)
-    return {kernel.symbol: kernel for kernel in cubin_read.read_kernels(cubin)}
+    kernels = [k for cubin in compiled(op, arch) for k in cubin_read.read_kernels(cubin)]
+    return {kernel.symbol: kernel for kernel in kernels}
 
 
 def faults(launch: dict, kernel: Kernel | None, capability: int) -> list[str]:

@@ -168,6 +168,7 @@ WARP = [
         "out[0] = gpu::warp();",
         "[out] = shr(mad(...%ntid.x, %tid.x), 5)",
     ),
+    Probe("opaque", "int* out, int x", "out[0] = gpu::opaque(x);", "[out] = x"),
     Probe(
         "elect_one",
         "uint32_t* out",

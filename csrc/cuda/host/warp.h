@@ -13,6 +13,8 @@ SUFFUSE_DEVICE uint32_t warp() {
   return (threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) / 32;
 }
 
+SUFFUSE_DEVICE int opaque(int x) { return x; }
+
 SUFFUSE_DEVICE bool elect_one(SUFFUSE_WHERE) {
   // Only the lanes' meeting is checked.
   const auto nothing = [](const emulator::Lanes&) {};

@@ -17,6 +17,13 @@ SUFFUSE_DEVICE uint32_t warp() {
   return (threadIdx.x + blockDim.x * (threadIdx.y + blockDim.y * threadIdx.z)) / 32;
 }
 
+// x, and the compiler does not know that it is: what is computed from it is not moved out of a
+// loop, where it would be kept in registers.
+SUFFUSE_DEVICE int opaque(int x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
+
 // True in one lane, the same at every call. All 32 lanes of the warp call it together. PTX:
 // elect.sync; before sm_90 it is lane 0.
 SUFFUSE_DEVICE bool elect_one() {

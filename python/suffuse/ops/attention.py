@@ -8,13 +8,21 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from typing_extensions import Unpack
 
 from suffuse import _library  # noqa: F401  (registers the torch ops below)
+from suffuse.ops import _attention_arguments as arguments
+from suffuse.ops._attention_decode import attention_append, attention_decode
+from suffuse.ops._attention_general import Call, run, run_reference
 from suffuse.reference import attention as reference
+
+__all__ = ["attention", "attention_append", "attention_decode"]
 
 _fwd = torch.ops.suffuse.attention_fwd.default
 _bwd = torch.ops.suffuse.attention_bwd.default
-_KERNEL_DEVICES = ("cpu", "meta")
+_KERNEL_DEVICES = arguments.kernel_devices(
+    "attention_fwd", "attention_bwd", "attention_general_fwd", "attention_general_bwd"
+)
 _HALF = (torch.float32, torch.bfloat16, torch.float16)  # what autocast may convert
 
 
@@ -24,9 +32,8 @@ def attention(
     k: Tensor,
     v: Tensor,
     *,
-    causal: bool | str = ...,
-    scale: float | None = ...,
     return_lse: Literal[False] = ...,
+    **options: Unpack[arguments.Options],
 ) -> Tensor: ...
 
 
@@ -36,9 +43,8 @@ def attention(
     k: Tensor,
     v: Tensor,
     *,
-    causal: bool | str = ...,
-    scale: float | None = ...,
     return_lse: bool,
+    **options: Unpack[arguments.Options],
 ) -> Tensor | tuple[Tensor, Tensor]: ...
 
 
@@ -50,68 +56,114 @@ def attention(
     causal: bool | str = False,
     scale: float | None = None,
     return_lse: bool = False,
+    window: tuple[int | None, int | None] | None = None,
+    bias: Tensor | None = None,
+    alibi_slopes: Tensor | None = None,
+    softcap: float = 0.0,
+    sinks: Tensor | None = None,
+    dropout: float = 0.0,
+    seed: int | Tensor | torch.Generator | None = None,
+    cu_seqlens_q: Tensor | None = None,
+    cu_seqlens_k: Tensor | None = None,
+    seqused_q: Tensor | None = None,
+    seqused_k: Tensor | None = None,
+    max_seqlen_q: int | None = None,
+    max_seqlen_k: int | None = None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """Softmax attention ``softmax(scale * q k^T + mask) v`` (Vaswani et al. 2017, equation 1).
+    """Softmax attention ``softmax(softcap(scale * q k^T) + biases) v`` (Vaswani et al. 2017, equation 1).
 
     Computed in tiles with an online softmax (Dao et al. 2022), so that memory grows with T + S. Sums are
     float32 (float64 for float64 inputs). Bitwise repeatable for any number of threads; differentiable twice.
 
+    Query i stands at position i + S - T, so that the last query is at the last key; with causal="top_left" it stands at
+    i. The window and ALiBi count from there.
+
     Args:
         q: queries [B, T, H, D]; float64, float32, bfloat16 or float16. Any strides; a last dimension that is
-            not contiguous is copied.
+            not contiguous is copied. Packed sequences: [1, total, H, D] with cu_seqlens_q.
         k: keys [B, S, G, D] with H a multiple of G (query head h uses key head h // (H / G)).
         v: values [B, S, G, Dv].
-        causal: False; True (only where T == S); "top_left": query i sees keys j <= i; "bottom_right": query i
-            sees keys j <= i + S - T.
+        causal: False; True (only where T == S, or packed alike); "top_left": query i sees keys j <= i;
+            "bottom_right": query i sees keys j <= i + S - T.
         scale: factor on the scores; D ** -0.5 if None.
         return_lse: also return the log-sum-exp of each row of scores.
+        window: (left, right): the query at position p sees the keys p - left .. p + right; None or -1 is unlimited.
+        bias: [B, H, T, S] or broadcastable to it, added to the scores (dtype of q, or float32); bool: False hides a
+            key. Not for packed sequences. A floating bias may need a gradient.
+        alibi_slopes: [H] or [B, H] float32; adds -slope * |position - key| (Press et al. 2022). No gradient.
+        softcap: scores become softcap * tanh(score / softcap) before anything is added; 0 is none (Gemma 2).
+        sinks: [H], a learned logit that takes part in the softmax and has no value (gpt-oss); lse includes it.
+        dropout: probability with which a weight is zeroed, in [0, 1); the others are divided by 1 - dropout.
+        seed: of the dropout: an int, an int64 tensor [1] on q's device, a generator to draw it from, or None for the
+            default generator. The same seed drops the same weights (Philox4x32-10 by batch, head, query and key).
+        cu_seqlens_q, cu_seqlens_k: int32 [N + 1], where the packed sequences begin and end.
+        seqused_q, seqused_k: int32 [N], how many rows of each sequence count (the rest has out 0, lse -inf).
+        max_seqlen_q, max_seqlen_k: the longest sequence; taken from cu_seqlens if None (on CUDA a synchronisation).
 
     Returns:
         out [B, T, H, Dv] in q's dtype, or ``(out, lse)`` with lse [B, H, T] in natural-log units, float32 (float64
         for float64 inputs). A row that sees no key has out 0 and lse -inf. Gradients flow through both.
 
     Raises:
-        TypeError: q, k or v is not a tensor.
-        ValueError: causal is not one of the above, or True with T != S.
+        TypeError: q, k or v is not a tensor, or another argument is of the wrong kind.
+        ValueError: causal is not one of the above, or True with T != S; a window, dropout or softcap out of range.
         RuntimeError: shapes, dtypes or devices do not fit, or the scale is not finite.
-        NotImplementedError: forward-mode differentiation.
+        NotImplementedError: forward-mode differentiation; a gradient for alibi_slopes.
     """
     for name, x in (("q", q), ("k", k), ("v", v)):
         if not isinstance(x, Tensor):
             raise TypeError(f"attention: {name}: expected a tensor, got {type(x).__name__}")
-    code = 0 if causal is False else _causal_code(causal, q, k)
+    packed = cu_seqlens_q is not None
+    code = 0 if causal is False else arguments.causal_code_of(causal, q, k, packed)
     if scale is None:
         scale = q.shape[-1] ** -0.5 if q.dim() == 4 and q.shape[-1] > 0 else 1.0
     device = q.device.type
     if device != "meta" and torch.is_autocast_enabled(device):
         q, k, v = (_autocast(x, device) for x in (q, k, v))
-    if device not in _KERNEL_DEVICES:
-        _warn_no_kernel(device)
-        out, lse = reference.attention_fwd(q, k, v, scale, code)
-    elif torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
-        function = _Attention if torch._C._are_functorch_transforms_active() else _EagerAttention
-        out, lse = function.apply(q, k, v, scale, code)
+    tensors = (bias, alibi_slopes, sinks, cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k)
+    if window is None and not softcap and not dropout and all(x is None for x in tensors):
+        out, lse = _plain(q, k, v, scale, code)
     else:
-        if forward_ad._current_level >= 0:
-            _refuse_forward_mode(q, k, v)
-        out, lse = _fwd(q, k, v, scale, code)
+        left, right = arguments.window_of(window)
+        right = 0 if code and right != 0 else right
+        wide = torch.float64 if q.dtype == torch.float64 else torch.float32
+        call = Call(
+            q, k, v, scale, left, right, code == 1, arguments.softcap_of(softcap), bias,
+            arguments.slopes_of(alibi_slopes, wide), arguments.to_wide(sinks, "sinks", wide),
+            dropout, arguments.seed_of(dropout, seed, q),
+            arguments.to_int32("cu_seqlens_q", cu_seqlens_q),
+            arguments.to_int32("cu_seqlens_k", cu_seqlens_k),
+            arguments.to_int32("seqused_q", seqused_q),
+            arguments.to_int32("seqused_k", seqused_k), max_seqlen_q, max_seqlen_k,
+        )  # fmt: skip
+        out, lse = _general(call)
     return (out, lse) if return_lse else out
 
 
-def _causal_code(causal: Any, q: Tensor, k: Tensor) -> int:
-    if causal is True:
-        if q.dim() == 4 and k.dim() == 4 and q.shape[1] != k.shape[1]:
-            raise ValueError(
-                "attention: causal: expected 'top_left' or 'bottom_right' where T != S, "
-                f"got True with T = {q.shape[1]}, S = {k.shape[1]}"
-            )
-        return 1
-    code = reference.CAUSAL_CODES.get(causal) if isinstance(causal, (bool, str)) else None
-    if code is None:
-        raise ValueError(
-            f"attention: causal: expected False, True, 'top_left' or 'bottom_right', got {causal!r}"
-        )
-    return code
+def _plain(q: Tensor, k: Tensor, v: Tensor, scale: float, code: int) -> tuple[Tensor, Tensor]:
+    if not _has_kernel(q):
+        return reference.attention_fwd(q, k, v, scale, code)
+    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+        function = _Attention if torch._C._are_functorch_transforms_active() else _EagerAttention
+        return function.apply(q, k, v, scale, code)
+    if forward_ad._current_level >= 0:
+        _refuse_forward_mode(q, k, v)
+    return _fwd(q, k, v, scale, code)
+
+
+def _general(call: Call) -> tuple[Tensor, Tensor]:
+    if forward_ad._current_level >= 0:
+        _refuse_forward_mode(*(x for x in (*call[:3], call.bias, call.sinks) if x is not None))
+    return run(call) if _has_kernel(call.q) else run_reference(call)
+
+
+def _has_kernel(q: Tensor) -> bool:
+    """Whether a kernel takes q; warns once for a device without."""
+    device = q.device.type
+    if device in _KERNEL_DEVICES:
+        return True
+    _warn_no_kernel(device)
+    return False
 
 
 def _autocast(x: Tensor, device: str) -> Tensor:
@@ -208,7 +260,10 @@ class _AttentionBackward(torch.autograd.Function):
         def gradients(grad_out: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
             grad_lse = rest[0] if ctx.has_lse else None
             q, k, v = rest[-3:]
-            return reference.attention_bwd(grad_out, grad_lse, q, k, v, ctx.scale, ctx.causal)
+            return reference.attention_general_bwd(
+                grad_out, grad_lse, q, k, v, None, None, scale=ctx.scale,
+                left=-1, right=0 if ctx.causal else -1, top_left=ctx.causal == 1,
+            )  # fmt: skip
 
         _, pull = torch.func.vjp(gradients, *ctx.saved_tensors)  # type: ignore[misc]
         first, *rest = pull(cotangents)

@@ -3,9 +3,10 @@
 // Query blocks outside, key blocks inside. For a panel and a key block: the weights P again from
 // the log-sum-exp, then dS = P (dO V^T - delta), dV += P^T dO, dK += dS^T Q, dQ += dS K. dQ^T stays
 // with its panel; dK and dV are added to in a fixed order, so the bits depend on the shapes alone.
+#include "ops/attention/cpu/gradient-inl.h"
+#include "ops/attention/cpu/half/choose-inl.h"
 #include "ops/attention/cpu/kernel.h"
 #include "ops/attention/cpu/pack-inl.h"
-#include "ops/attention/cpu/tile-inl.h"
 #include "simd/flush_subnormals.h"
 
 namespace suffuse {
@@ -13,117 +14,13 @@ namespace SUFFUSE_ISA {
 namespace attention {
 namespace {
 
-template <class N>
-struct Panel {
-  N *qt, *gt, *dqt;  // [D][query], [Dv][query], [D][query]: Q^T, dO^T, dQ^T
-  N *q, *g;          // [query][padded D], [query][padded Dv]: Q and dO
-  N *lse, *delta;    // [query]: in base 2, +inf for a row without keys; rowsum(dO O) - grad_lse
-  int64_t first, queries;
-  int width;
-};
-
-template <class N>
-struct Work {
-  Panel<N>* panels;
-  int64_t count;
-  N *p, *ds;               // [key][query] of one panel and key block
-  N *k, *v;                // [key][D], [key][Dv]
-  N *dk, *dv;              // [S][padded D], [S][padded Dv]
-  int64_t D, Dv, Dl, Dvl;  // l: padded to whole vectors
-  Scale<N> scale;
-};
-
-// P and dS of the keys [key, key + M) for the vectors from J0 on.
-template <int J0, int W, class N>
-SUFFUSE_INLINE void gradient_tile(const Work<N>& w, const Panel<N>& n, const Visible& seen,
-                                  int64_t key) {
-  using V = Vec<N>;
-  constexpr int M = kTile<W>, L = V::N;
-  N *const p = w.p + key * W * L, *const ds = w.ds + key * W * L;
-  const V factor(w.scale.factor);
-  V x[M][W];
-  clear(x);
-  multiply<J0>(x, w.k + key * w.D, w.D, 1, n.qt, W * L, w.D);
-  mask<J0>(x, seen.offset + key, seen.keys - key);
-#pragma GCC unroll 4
-  for (int j = J0; j < W; ++j) {
-    const V lse = -load<V>(n.lse + j * L);
-#pragma GCC unroll 16
-    for (int i = 0; i < M; ++i) store(p + (i * W + j) * L, exp2_fast(muladd(x[i][j], factor, lse)));
-  }
-  clear(x);
-  multiply<J0>(x, w.v + key * w.Dv, w.Dv, 1, n.gt, W * L, w.Dv);
-#pragma GCC unroll 4
-  for (int j = J0; j < W; ++j) {
-    const V delta = load<V>(n.delta + j * L);
-#pragma GCC unroll 16
-    for (int i = 0; i < M; ++i) {
-      const int64_t at = (i * W + j) * L;
-      store(ds + at, load<V>(p + at) * (x[i][j] - delta));
-    }
-  }
-}
-
-// out[key][c] += sum over queries of a[key][query] b[query][c], C vectors of columns, `rows` keys
-// of one tile; out and b have rows of ld.
-template <int C, int M, class N>
-SUFFUSE_INLINE void outer_columns(N* out, const N* a, int64_t lda, const N* b, int64_t ld,
-                                  int64_t queries, int64_t rows) {
-  using V = Vec<N>;
-  V sum[M][C];
-  clear(sum);
-  multiply<0>(sum, a, lda, 1, b, ld, queries);
-#pragma GCC unroll 16
-  for (int i = 0; i < M; ++i) {
-    if (i >= rows) break;
-#pragma GCC unroll 4
-    for (int c = 0; c < C; ++c) {
-      N* const x = out + i * ld + c * V::N;
-      store(x, load<V>(x) + sum[i][c]);
-    }
-  }
-}
-// The same for all columns and keys, in the tiles of P, whose hidden vectors are not written;
-// hidden queries are skipped by whole vectors.
-template <int W, class N>
-SUFFUSE_INLINE void outer(N* out, const N* a, const N* b, int64_t ld, int64_t columns,
-                          const Panel<N>& n, const Visible& seen) {
-  constexpr int L = Vec<N>::N, M = kTile<W>;
-  for (int64_t key = 0; key < seen.keys; key += M) {
-    const int64_t first = seen.first_vector(key, L) * L;
-    const int64_t queries = n.queries - first, rows = seen.keys - key;
-    const N *const x = a + key * W * L + first, *const y = b + first * ld;
-    N* const to = out + key * ld;
-    int64_t c = 0;
-    for (; c + (W - 1) * L < columns; c += W * L)
-      outer_columns<W, M>(to + c, x, W * L, y + c, ld, queries, rows);
-    if constexpr (W == 4) {
-      for (; c + L < columns; c += 2 * L)
-        outer_columns<2, M>(to + c, x, W * L, y + c, ld, queries, rows);
-    }
-    for (; c < columns; c += L) outer_columns<1, M>(to + c, x, W * L, y + c, ld, queries, rows);
-  }
-}
-
-template <int W, class N>
-__attribute__((noinline)) void differentiate(const Work<N>& w, const Panel<N>& n,
-                                             const Visible& seen, int64_t first_key) {
-  constexpr int M = kTile<W>, L = Vec<N>::N;
-  for (int64_t key = 0; key < seen.keys; key += M) {
-    from_vector<W>(seen.first_vector(key, L),
-                   [&](auto j0) { gradient_tile<j0(), W>(w, n, seen, key); });
-  }
-  accumulate<W>(n.dqt, w.k, w.D, w.ds, seen, w.D);
-  outer<W>(w.dv + first_key * w.Dvl, w.p, n.g, w.Dvl, w.Dv, n, seen);
-  outer<W>(w.dk + first_key * w.Dl, w.ds, n.q, w.Dl, w.D, n, seen);
-}
-
 // delta and lse of the panel's queries. A row without keys has no gradient: its lse makes P vanish.
 template <class N, class S>
-void begin_rows(const AttentionGradParams& a, const Panel<N>& n, int64_t b, int64_t h) {
+void begin_rows(const AttentionGradParams& a, const Panel<N>& n, const AttentionSequence& s,
+                int64_t h) {
   using V = Vec<N>;
   const AttentionParams& f = a.forward;
-  const int64_t at_lse = (b * f.H + h) * f.T + n.first;
+  const int64_t at_lse = attention_lse(f, s, h, n.first);
   const N* const lse = static_cast<const N*>(f.lse) + at_lse;
   const N* const grad_lse = static_cast<const N*>(a.grad_lse);
   const N inf = SoftmaxState<V>::kInf;
@@ -132,8 +29,8 @@ void begin_rows(const AttentionGradParams& a, const Panel<N>& n, int64_t b, int6
     n.lse[r] = empty ? inf : lse[r] * static_cast<N>(kLog2e);
     n.delta[r] = 0;
     if (empty) continue;
-    const S *const o = at<S>(f.out, b, n.first + r, h), *const g =
-                                                            at<S>(a.grad_out, b, n.first + r, h);
+    const S* const o = at_query<S>(f.out, s, n.first + r, h);
+    const S* const g = at_query<S>(a.grad_out, s, n.first + r, h);
     V sum = zero<V>();
     for (int64_t d = 0; d < f.Dv; d += V::N) {
       const int width = static_cast<int>(smaller<int64_t>(V::N, f.Dv - d));
@@ -144,12 +41,13 @@ void begin_rows(const AttentionGradParams& a, const Panel<N>& n, int64_t b, int6
 }
 
 template <class N, class S>
-void begin_panel(const AttentionGradParams& a, const Work<N>& w, const Panel<N>& n, int64_t b,
-                 int64_t h) {
+void begin_panel(const AttentionGradParams& a, const Work<N>& w, const Panel<N>& n,
+                 const AttentionSequence& s, int64_t h) {
   using V = Vec<N>;
   const AttentionParams& f = a.forward;
   const int64_t lanes = n.width * V::N;
-  const S *const q = at<S>(f.q, b, n.first, h), *const g = at<S>(a.grad_out, b, n.first, h);
+  const S* const q = at_query<S>(f.q, s, n.first, h);
+  const S* const g = at_query<S>(a.grad_out, s, n.first, h);
   for (int j = 0; j < n.width; ++j) {
     const int64_t r = j * V::N, rows = n.queries - r;
     pack_transposed<N>(n.qt + r, lanes, q + r * f.q.row, f.q.row, rows, f.D, w.scale.sign);
@@ -158,49 +56,67 @@ void begin_panel(const AttentionGradParams& a, const Work<N>& w, const Panel<N>&
   pack(n.q, attention_padded(f.D), q, f.q.row, n.queries, f.D);
   pack(n.g, attention_padded(f.Dv), g, a.grad_out.row, n.queries, f.Dv);
   __builtin_memset(n.dqt, 0, static_cast<size_t>(f.D * lanes) * sizeof(N));
-  begin_rows<N, S>(a, n, b, h);
+  begin_rows<N, S>(a, n, s, h);
 }
 
 template <class N, class S>
-void end_panel(const AttentionGradParams& a, const Panel<N>& n, int64_t b, int64_t h) {
+void end_panel(const AttentionGradParams& a, const Panel<N>& n, const AttentionSequence& s,
+               int64_t h) {
   using V = Vec<N>;
   const AttentionParams& f = a.forward;
   for (int j = 0; j < n.width; ++j) {
     const int64_t r = j * V::N, rows = n.queries - r;
     if (rows <= 0) break;
-    unpack_transposed<N>(at<S>(a.grad_q, b, n.first + r, h), a.grad_q.row, n.dqt + r,
-                         n.width * V::N, rows, f.D, V(static_cast<N>(f.scale)));
+    unpack_transposed<N>(at_query<S>(a.grad_q, s, n.first + r, h), a.grad_q.row, n.dqt + r,
+                         n.width * V::N, rows, f.D, V(static_cast<N>(f.scores.scale)));
   }
 }
 
-template <class N, class S>
-void run_block(const AttentionGradParams& a, Work<N>& w, int64_t b, int64_t h, int64_t block) {
+template <bool kModified, class N, class S>
+void run_block(const AttentionGradParams& a, Work<N>& w, const AttentionSequence& s, int64_t h,
+               int64_t block) {
   const AttentionParams& f = a.forward;
-  const int64_t begin = block * f.block_rows, end = smaller(f.T, begin + f.block_rows);
+  const int64_t begin = block * f.block_rows, end = smaller(s.T, begin + f.block_rows);
   const int64_t g = h / (f.H / f.G);
   w.count = cut_into_panels<N>(w.panels, begin, end - begin);
-  for (int64_t i = 0; i < w.count; ++i) begin_panel<N, S>(a, w, w.panels[i], b, h);
-  const int64_t keys = key_end(f, end - 1);
-  for (int64_t key = 0; key < keys; key += kKeys) {
-    const int64_t rows = smaller<int64_t>(kKeys, keys - key);
-    pack_keys(w.k, at<S>(f.k, b, key, g), f.k.row, rows, f.D);
-    pack_keys(w.v, at<S>(f.v, b, key, g), f.v.row, rows, f.Dv);
-    for (int64_t i = 0; i < w.count; ++i) {
-      const Panel<N>& n = w.panels[i];
-      const Visible seen = visible(f, n.first, n.queries, key);
-      if (seen.keys == 0) continue;
-      visit_width(n.width, [&](auto width) { differentiate<width()>(w, n, seen, key); });
+  for (int64_t i = 0; i < w.count; ++i) begin_panel<N, S>(a, w, w.panels[i], s, h);
+  if constexpr (kModified) {
+    w.modifiers = modifiers(f, s.b, h, w.scale);
+    w.modifiers.bias = w.bias;
+    w.modifiers.keep = w.keep;
+    if (a.grad_bias != nullptr && a.bias_apart == w.bias_gradient.alone) {
+      w.bias_gradient.to =
+          static_cast<N*>(a.grad_bias) + s.b * a.grad_bias_batch + h * a.grad_bias_head;
     }
   }
-  for (int64_t i = 0; i < w.count; ++i) end_panel<N, S>(a, w.panels[i], b, h);
+  for_key_blocks(s, begin, end, [&](int64_t key, int64_t rows) {
+    pack_keys<S>(w.k, f, f.k, s, g, key, rows, f.D);
+    pack_keys<S>(w.v, f, f.v, s, g, key, rows, f.Dv);
+    for (int64_t i = 0; i < w.count; ++i) {
+      const Panel<N>& n = w.panels[i];
+      const Visible seen = visible(s, n.first, n.queries, key);
+      if (seen.begin >= seen.keys) continue;
+      if constexpr (kModified) {
+        if (!pack_modifiers<S>(w.modifiers, f, s, h, n.first, n.queries, end - n.first - n.queries,
+                               n.width, key, seen)) {
+          continue;
+        }
+      }
+      visit_width(n.width, [&](auto width) { differentiate<kModified, width()>(w, n, seen, key); });
+    }
+  });
+  if (w.bias_gradient.alone) return;
+  for (int64_t i = 0; i < w.count; ++i) end_panel<N, S>(a, w.panels[i], s, h);
 }
 
 template <class N, class S>
 void store_pair(const AttentionGradParams& a, int64_t bg, const N* dk, const N* dv) {
   const AttentionParams& f = a.forward;
-  const int64_t b = bg / f.G, g = bg % f.G;
-  store_rows<N, S>(a.grad_k, b, g, dk, attention_padded(f.D), f.S, f.D, static_cast<N>(f.scale));
-  store_rows<N, S>(a.grad_v, b, g, dv, attention_padded(f.Dv), f.S, f.Dv, N(1));
+  const AttentionSequence s = attention_sequence(f, bg / f.G);
+  const int64_t g = bg % f.G;
+  store_keys<N, S>(f, a.grad_k, s, g, dk, attention_padded(f.D), f.D,
+                   static_cast<N>(f.scores.scale));
+  store_keys<N, S>(f, a.grad_v, s, g, dv, attention_padded(f.Dv), f.Dv, N(1));
 }
 
 template <class N>
@@ -219,6 +135,9 @@ void lay_out(Scratch& s, Work<N>& w, const AttentionGradParams& a) {
   w.ds = s.take<N>(keys * lanes);
   w.k = s.take<N>(keys * f.D + kSlack);
   w.v = s.take<N>(keys * f.Dv + kSlack);
+  if (f.scores.bias_kind != AttentionBias::none) w.bias = s.take<N>(keys * lanes);
+  if (f.scores.dropout > 0) w.keep = s.take<N>(keys * lanes);
+  if (f.scores.softcap > 0) w.derivative = s.take<N>(keys * lanes);
   if (a.chunks == 1) {
     w.dk = s.take<N>(workspace_size<N>(f));
     w.dv = w.dk + f.S * w.Dl;
@@ -233,31 +152,94 @@ void lay_out(Scratch& s, Work<N>& w, const AttentionGradParams& a) {
   }
 }
 
-template <class S>
-void run_range(const AttentionGradParams& a, int64_t begin, int64_t end) {
-  using N = Accumulator<S>;
+template <class N>
+Work<N> allocate(const AttentionGradParams& a) {
   const AttentionParams& f = a.forward;
-  const int64_t size = workspace_size<N>(f), heads = f.H / f.G;
   Scratch scratch;
   Work<N> w{};
   w.D = f.D;
   w.Dv = f.Dv;
   w.Dl = attention_padded(f.D);
   w.Dvl = attention_padded(f.Dv);
-  w.scale = Scale<N>(f.scale);
+  w.scale = Scale<N>(f.scores.scale);
   lay_out(scratch, w, a);
   scratch.allocate();
   lay_out(scratch, w, a);
+  w.bias_gradient.row = a.grad_bias_row;
+  w.bias_gradient.key = a.grad_bias_key;
+  return w;
+}
+
+// The blocks of a chunk, by number within those of all heads: first, first + step, ..., where each
+// head has `blocks` of them from `block` on; and the keys that they see.
+struct Chunk {
+  int64_t first, step, block, blocks, key, keys;
+};
+
+// Blocks that see all keys before them cost the more the later they are: each chunk takes every
+// so-manyth. In a window a chunk's blocks are neighbours, which see few keys.
+SUFFUSE_INLINE Chunk chunk_at(const AttentionGradParams& a, const AttentionSequence& s,
+                              int64_t chunk) {
+  const int64_t rows = a.forward.block_rows, blocks = (s.T + rows - 1) / rows;
+  if (s.left >= s.S || a.chunks > blocks) return {chunk, a.chunks, 0, blocks, 0, s.S};
+  const int64_t first = blocks * chunk / a.chunks, end = blocks * (chunk + 1) / a.chunks;
+  const int64_t key = smaller(s.S, s.first_key(first * rows));
+  return {0, 1, first, end - first, key, s.end_key(smaller(s.T, end * rows) - 1) - key};
+}
+
+// Zeros for the chunk to add to. The first chunk is where the others meet, so all of it.
+template <class N>
+SUFFUSE_INLINE void clear_keys(const Work<N>& w, const AttentionParams& f, Chunk c) {
+  if (c.first == 0 && c.block == 0) c.key = 0, c.keys = f.S;
+  const auto clear = [&](N* rows, int64_t ld) {
+    __builtin_memset(rows + c.key * ld, 0,
+                     static_cast<size_t>(larger<int64_t>(0, c.keys) * ld) * sizeof(N));
+  };
+  clear(w.dk, w.Dl);
+  clear(w.dv, w.Dvl);
+}
+
+template <bool kModified, class S>
+void run_range(const AttentionGradParams& a, int64_t begin, int64_t end) {
+  using N = Accumulator<S>;
+  const AttentionParams& f = a.forward;
+  const int64_t size = workspace_size<N>(f), heads = f.H / f.G;
+  Work<N> w = allocate<N>(a);
   for (int64_t unit = begin; unit < end; ++unit) {
     const int64_t bg = unit / a.chunks, chunk = unit % a.chunks;
     if (a.chunks > 1) {
       w.dk = static_cast<N*>(a.workspace) + unit * size;
       w.dv = w.dk + f.S * w.Dl;
     }
-    __builtin_memset(w.dk, 0, static_cast<size_t>(size) * sizeof(N));
-    for (int64_t i = chunk; i < heads * f.blocks; i += a.chunks)
-      run_block<N, S>(a, w, bg / f.G, bg % f.G * heads + i / f.blocks, i % f.blocks);
+    const AttentionSequence s = attention_sequence(f, bg / f.G);
+    const Chunk c = chunk_at(a, s, chunk);
+    clear_keys(w, f, c);
+    for (int64_t i = c.first; i < heads * c.blocks; i += c.step)
+      run_block<kModified, N, S>(a, w, s, bg % f.G * heads + i / c.blocks, c.block + i % c.blocks);
     if (a.chunks == 1) store_pair<N, S>(a, bg, w.dk, w.dv);
+  }
+}
+
+// grad_bias, each element by one unit: S and dP once more for all that the bias is broadcast over.
+template <class S>
+void bias_range(const AttentionGradParams& a, int64_t begin, int64_t end) {
+  using N = Accumulator<S>;
+  const AttentionParams& f = a.forward;
+  Work<N> w = allocate<N>(a);
+  w.bias_gradient.alone = true;
+  const bool each_b = a.grad_bias_batch != 0, each_h = a.grad_bias_head != 0;
+  const int64_t blocks = a.grad_bias_row != 0 ? f.blocks : 1, heads = each_h ? f.H : 1;
+  for (int64_t unit = begin; unit < end; ++unit) {
+    const int64_t block = unit % blocks, head = unit / blocks % heads,
+                  batch = unit / blocks / heads;
+    for (int64_t b = each_b ? batch : 0; b < (each_b ? batch + 1 : f.B); ++b) {
+      const AttentionSequence s = attention_sequence(f, b);
+      const int64_t most = (s.T + f.block_rows - 1) / f.block_rows;
+      const int64_t first = a.grad_bias_row != 0 ? block : 0;
+      const int64_t last = a.grad_bias_row != 0 ? smaller(block + 1, most) : most;
+      for (int64_t h = each_h ? head : 0; h < (each_h ? head + 1 : f.H); ++h)
+        for (int64_t i = first; i < last; ++i) run_block<true, N, S>(a, w, s, h, i);
+    }
   }
 }
 
@@ -266,13 +248,22 @@ template <class S>
 void sum_range(const AttentionGradParams& a, int64_t begin, int64_t end) {
   using N = Accumulator<S>;
   using V = Vec<N>;
-  const int64_t size = workspace_size<N>(a.forward);
+  const AttentionParams& f = a.forward;
+  const int64_t size = workspace_size<N>(f), Dl = attention_padded(f.D),
+                Dvl = attention_padded(f.Dv);
   for (int64_t bg = begin; bg < end; ++bg) {
+    const AttentionSequence s = attention_sequence(f, bg / f.G);
     N* const total = static_cast<N*>(a.workspace) + bg * a.chunks * size;
-    for (int64_t chunk = 1; chunk < a.chunks; ++chunk)
-      for (int64_t i = 0; i < size; i += V::N)
-        store(total + i, load<V>(total + i) + load<V>(total + chunk * size + i));
-    store_pair<N, S>(a, bg, total, total + a.forward.S * attention_padded(a.forward.D));
+    for (int64_t chunk = 1; chunk < a.chunks; ++chunk) {
+      const Chunk c = chunk_at(a, s, chunk);
+      const auto add = [&](N* to, int64_t ld) {
+        for (int64_t i = c.key * ld; i < (c.key + c.keys) * ld; i += V::N)
+          store(to + i, load<V>(to + i) + load<V>(to + chunk * size + i));
+      };
+      add(total, Dl);
+      add(total + f.S * Dl, Dvl);
+    }
+    store_pair<N, S>(a, bg, total, total + f.S * Dl);
   }
 }
 
@@ -280,9 +271,20 @@ void sum_range(const AttentionGradParams& a, int64_t begin, int64_t end) {
 }  // namespace attention
 
 void attention_bwd_range(const AttentionGradParams& p, int64_t begin, int64_t end) {
+  if (attention::backward_in_half(p, begin, end)) return;
   const FlushSubnormals flush;
-  visit_dtype(p.forward.dtype,
-              [&](auto tag) { attention::run_range<typename decltype(tag)::type>(p, begin, end); });
+  visit_dtype(p.forward.dtype, [&](auto tag) {
+    using S = typename decltype(tag)::type;
+    if (attention::is_modified(p.forward)) return attention::run_range<true, S>(p, begin, end);
+    attention::run_range<false, S>(p, begin, end);
+  });
+}
+
+void attention_bwd_bias_range(const AttentionGradParams& p, int64_t begin, int64_t end) {
+  const FlushSubnormals flush;
+  visit_dtype(p.forward.dtype, [&](auto tag) {
+    attention::bias_range<typename decltype(tag)::type>(p, begin, end);
+  });
 }
 
 void attention_bwd_sum_range(const AttentionGradParams& p, int64_t begin, int64_t end) {

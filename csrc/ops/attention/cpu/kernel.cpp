@@ -5,8 +5,11 @@
 // accuracy, and can be formed tile by tile without waiting for the largest score of the block.
 #include "ops/attention/cpu/kernel.h"
 
+#include "ops/attention/cpu/half/choose-inl.h"
 #include "ops/attention/cpu/pack-inl.h"
+#include "ops/attention/cpu/scores-inl.h"
 #include "ops/attention/cpu/tile-inl.h"
+#include "ops/attention/cpu/unit-inl.h"
 #include "simd/flush_subnormals.h"
 
 namespace suffuse {
@@ -28,10 +31,12 @@ template <class N>
 struct Work {
   Panel<N>* panels;
   int64_t count;
-  N* weights;  // [key][query] of one panel and key block
-  N *k, *v;    // [key][D], [key][Dv]
+  N* weights;      // [key][query] of one panel and key block
+  N *k, *v;        // [key][D], [key][Dv]
+  N *bias, *keep;  // see Modifiers
   int64_t D, Dv;
   Scale<N> scale;
+  Modifiers<N> modifiers;
 };
 
 // Rare: the reference moves up to the tile's largest scores; all that was formed with the old one
@@ -57,7 +62,7 @@ __attribute__((noinline, cold)) void raise(const Work<N>& w, const Panel<N>& p,
 }
 
 // Weights 2^(score - top) of the keys [key, key + M) for the vectors from J0 on.
-template <int J0, int W, class N>
+template <bool kModified, int J0, int W, class N>
 SUFFUSE_INLINE void weights_of_tile(const Work<N>& w, const Panel<N>& p, const Visible& seen,
                                     int64_t key) {
   using V = Vec<N>;
@@ -65,9 +70,15 @@ SUFFUSE_INLINE void weights_of_tile(const Work<N>& w, const Panel<N>& p, const V
   V score[M][W];
   clear(score);
   multiply<J0>(score, w.k + key * w.D, w.D, 1, p.qt, W * V::N, w.D);
-  mask<J0>(score, seen.offset + key, seen.keys - key);
+  N* const weights = w.weights + key * W * V::N;
+  if constexpr (kModified) {
+    store_tile<J0>(weights, score);
+    modify<W, N>(w.modifiers, weights, nullptr, key, J0);
+    load_tile<J0>(score, weights);
+  }
+  mask<J0>(score, seen, key);
 
-  const V factor(w.scale.factor);
+  const V factor(kModified ? N(1) : w.scale.factor);
   V largest[W];
   Mask<V> over = first<V>(0);
 #pragma GCC unroll 4
@@ -90,31 +101,48 @@ SUFFUSE_INLINE void weights_of_tile(const Work<N>& w, const Panel<N>& p, const V
     for (int i = 0; i < M; ++i) {
       const V weight = exp2_fast(muladd(score[i][j], factor, reference));
       sum += weight;
-      store(w.weights + ((key + i) * W + j) * V::N, weight);
+      store(weights + (i * W + j) * V::N, weight);
     }
     store(p.sum + j * V::N, sum);
   }
+  if constexpr (kModified) {
+    w.modifiers.template prefetch<W>(key, 1);
+    if (w.modifiers.keep != nullptr) {
+      multiply_by(weights, w.modifiers.keep + key * W * V::N, M * W * V::N);
+    }
+  }
 }
 
-template <int W, class N>
+template <bool kModified, int W, class N>
 __attribute__((noinline)) void attend(const Work<N>& w, const Panel<N>& p, const Visible& seen) {
   constexpr int M = kTile<W>, L = Vec<N>::N;
-  for (int64_t key = 0; key < seen.keys; key += M) {
+  for (int64_t key = seen.begin / M * M; key < seen.keys; key += M) {
     from_vector<W>(seen.first_vector(key, L),
-                   [&](auto j0) { weights_of_tile<j0(), W>(w, p, seen, key); });
+                   [&](auto j0) { weights_of_tile<kModified, j0(), W>(w, p, seen, key); });
   }
   accumulate<W>(p.ot, w.v, w.Dv, w.weights, seen, w.Dv);
 }
 
+// A sink is a score that was there before the first key's.
+template <class V, class N = typename ElementOf<V>::type>
+SUFFUSE_INLINE SoftmaxState<V> first_state(const AttentionParams& a, int64_t h) {
+  SoftmaxState<V> state;
+  const N* const sinks = static_cast<const N*>(a.scores.sinks);
+  if (sinks == nullptr || sinks[h] == -SoftmaxState<V>::kInf) return state;
+  state.top = V(sinks[h] * static_cast<N>(kLog2e));
+  state.sum = V(1);
+  return state;
+}
+
 template <class N, class S>
-void begin_panel(const AttentionParams& a, const Work<N>& w, const Panel<N>& p, int64_t b,
-                 int64_t h) {
+void begin_panel(const AttentionParams& a, const Work<N>& w, const Panel<N>& p,
+                 const AttentionSequence& s, int64_t h) {
   using V = Vec<N>;
   const int64_t lanes = p.width * V::N;
   for (int j = 0; j < p.width; ++j) {
-    pack_transposed<N>(p.qt + j * V::N, lanes, at<S>(a.q, b, p.first + j * V::N, h), a.q.row,
+    pack_transposed<N>(p.qt + j * V::N, lanes, at_query<S>(a.q, s, p.first + j * V::N, h), a.q.row,
                        p.queries - j * V::N, a.D, w.scale.sign);
-    const SoftmaxState<V> state;
+    const SoftmaxState<V> state = first_state<V>(a, h);
     store(p.top + j * V::N, state.top);
     store(p.sum + j * V::N, state.sum);
   }
@@ -122,37 +150,48 @@ void begin_panel(const AttentionParams& a, const Work<N>& w, const Panel<N>& p, 
 }
 
 template <class N, class S>
-void end_panel(const AttentionParams& a, const Panel<N>& p, int64_t b, int64_t h) {
+void end_panel(const AttentionParams& a, const Panel<N>& p, const AttentionSequence& s, int64_t h) {
   using V = Vec<N>;
-  N* const lse = static_cast<N*>(a.lse) + (b * a.H + h) * a.T + p.first;
+  N* const lse = static_cast<N*>(a.lse) + attention_lse(a, s, h, p.first);
   for (int j = 0; j < p.width; ++j) {
     const int64_t queries = smaller<int64_t>(V::N, p.queries - j * V::N);
     if (queries <= 0) break;
     const SoftmaxState<V> state{load<V>(p.top + j * V::N), load<V>(p.sum + j * V::N)};
     store(lse + j * V::N, state.lse(), static_cast<int>(queries));
-    unpack_transposed<N>(at<S>(a.out, b, p.first + j * V::N, h), a.out.row, p.ot + j * V::N,
+    unpack_transposed<N>(at_query<S>(a.out, s, p.first + j * V::N, h), a.out.row, p.ot + j * V::N,
                          p.width * V::N, queries, a.Dv, state.inverse());
   }
 }
 
-template <class N, class S>
-void run_block(const AttentionParams& a, Work<N>& w, int64_t b, int64_t h, int64_t block) {
-  const int64_t begin = block * a.block_rows, end = smaller(a.T, begin + a.block_rows);
+template <bool kModified, class N, class S>
+void run_block(const AttentionParams& a, Work<N>& w, const AttentionSequence& s, int64_t h,
+               int64_t block) {
+  const int64_t begin = block * a.block_rows, end = smaller(s.T, begin + a.block_rows);
   const int64_t g = h / (a.H / a.G);
   w.count = cut_into_panels<N>(w.panels, begin, end - begin);
-  for (int64_t i = 0; i < w.count; ++i) begin_panel<N, S>(a, w, w.panels[i], b, h);
-  const int64_t keys = key_end(a, end - 1);
-  for (int64_t key = 0; key < keys; key += kKeys) {
-    const int64_t rows = smaller<int64_t>(kKeys, keys - key);
-    pack_keys(w.k, at<S>(a.k, b, key, g), a.k.row, rows, a.D);
-    pack_keys(w.v, at<S>(a.v, b, key, g), a.v.row, rows, a.Dv);
+  for (int64_t i = 0; i < w.count; ++i) begin_panel<N, S>(a, w, w.panels[i], s, h);
+  if constexpr (kModified) {
+    w.modifiers = modifiers(a, s.b, h, w.scale);
+    w.modifiers.bias = w.bias;
+    w.modifiers.keep = w.keep;
+  }
+  for_key_blocks(s, begin, end, [&](int64_t key, int64_t rows) {
+    pack_keys<S>(w.k, a, a.k, s, g, key, rows, a.D);
+    pack_keys<S>(w.v, a, a.v, s, g, key, rows, a.Dv);
     for (int64_t i = 0; i < w.count; ++i) {
       const Panel<N>& p = w.panels[i];
-      const Visible seen = visible(a, p.first, p.queries, key);
-      visit_width(p.width, [&](auto width) { attend<width()>(w, p, seen); });
+      const Visible seen = visible(s, p.first, p.queries, key);
+      if (seen.begin >= seen.keys) continue;
+      if constexpr (kModified) {
+        if (!pack_modifiers<S>(w.modifiers, a, s, h, p.first, p.queries, end - p.first - p.queries,
+                               p.width, key, seen)) {
+          continue;
+        }
+      }
+      visit_width(p.width, [&](auto width) { attend<kModified, width()>(w, p, seen); });
     }
-  }
-  for (int64_t i = 0; i < w.count; ++i) end_panel<N, S>(a, w.panels[i], b, h);
+  });
+  for (int64_t i = 0; i < w.count; ++i) end_panel<N, S>(a, w.panels[i], s, h);
 }
 
 template <class N>
@@ -164,6 +203,8 @@ void lay_out(Scratch& s, Work<N>& w, const AttentionParams& a) {
   w.weights = s.take<N>(keys * lanes);
   w.k = s.take<N>(keys * a.D + kSlack);
   w.v = s.take<N>(keys * a.Dv + kSlack);
+  if (a.scores.bias_kind != AttentionBias::none) w.bias = s.take<N>(keys * lanes);
+  if (a.scores.dropout > 0) w.keep = s.take<N>(keys * lanes);
   for (int64_t i = 0; i < most; ++i) {
     N* const qt = s.take<N>(a.D * lanes);
     N* const ot = s.take<N>((a.Dv + kSlack) * lanes);
@@ -173,23 +214,20 @@ void lay_out(Scratch& s, Work<N>& w, const AttentionParams& a) {
   }
 }
 
-template <class S>
+template <bool kModified, class S>
 void run_range(const AttentionParams& a, int64_t begin, int64_t end) {
   using N = Accumulator<S>;
   Scratch scratch;
   Work<N> w{};
   w.D = a.D;
   w.Dv = a.Dv;
-  w.scale = Scale<N>(a.scale);
+  w.scale = Scale<N>(a.scores.scale);
   lay_out(scratch, w, a);
   scratch.allocate();
   lay_out(scratch, w, a);
   for (int64_t unit = begin; unit < end; ++unit) {
-    const int64_t bh = unit / a.blocks, i = unit % a.blocks;
-    // Causal blocks cost more the later they are. First, last, second, last but one: neighbours
-    // cost the same.
-    const int64_t block = i % 2 == 0 ? i / 2 : a.blocks - 1 - i / 2;
-    run_block<N, S>(a, w, bh / a.H, bh % a.H, block);
+    const Unit u = unit_at(a, unit);
+    run_block<kModified, N, S>(a, w, attention_sequence(a, u.b), u.h, u.block);
   }
 }
 
@@ -197,9 +235,13 @@ void run_range(const AttentionParams& a, int64_t begin, int64_t end) {
 }  // namespace attention
 
 void attention_fwd_range(const AttentionParams& p, int64_t begin, int64_t end) {
+  if (attention::forward_in_half(p, begin, end)) return;
   const FlushSubnormals flush;
-  visit_dtype(p.dtype,
-              [&](auto tag) { attention::run_range<typename decltype(tag)::type>(p, begin, end); });
+  visit_dtype(p.dtype, [&](auto tag) {
+    using S = typename decltype(tag)::type;
+    if (attention::is_modified(p)) return attention::run_range<true, S>(p, begin, end);
+    attention::run_range<false, S>(p, begin, end);
+  });
 }
 
 }  // namespace SUFFUSE_ISA

@@ -19,6 +19,10 @@ SUFFUSE_DECLARE_KERNEL(void, attention_fwd_range,
 // workspace.
 SUFFUSE_DECLARE_KERNEL(void, attention_bwd_range,
                        (const AttentionGradParams& p, int64_t begin, int64_t end), (p, begin, end))
+// grad_bias where it is `bias_apart`, of its units [begin, end): its own (batch, head, block), or
+// (batch, head) where the queries share it.
+SUFFUSE_DECLARE_KERNEL(void, attention_bwd_bias_range,
+                       (const AttentionGradParams& p, int64_t begin, int64_t end), (p, begin, end))
 // dK and dV from the workspace, of the pairs (batch, kv head) [begin, end).
 SUFFUSE_DECLARE_KERNEL(void, attention_bwd_sum_range,
                        (const AttentionGradParams& p, int64_t begin, int64_t end), (p, begin, end))

@@ -10,9 +10,11 @@ namespace suffuse {
 namespace SUFFUSE_ISA {
 namespace attention {
 
+// Query i of a sequence.
 template <class S>
-SUFFUSE_INLINE S* at(const AttentionTensor& t, int64_t batch, int64_t row, int64_t head) {
-  return static_cast<S*>(t.data) + batch * t.batch + row * t.row + head * t.head;
+SUFFUSE_INLINE S* at_query(const AttentionTensor& t, const AttentionSequence& s, int64_t i,
+                           int64_t head) {
+  return static_cast<S*>(t.data) + attention_query(t, s, i) + head * t.head;
 }
 
 // to[r ldt + c] = from[r ldf + c], widened. The kSlack elements after the last row are overwritten.
@@ -28,11 +30,18 @@ SUFFUSE_INLINE void pack(N* to, int64_t ldt, const S* from, int64_t ldf, int64_t
     if (whole < columns) store(y + whole, load<V>(x + whole, static_cast<int>(columns - whole)));
   }
 }
-// A key block. A last tile reads up to kSlack rows and columns more; they are 0, for leftovers
-// could be subnormal numbers, which are slow.
-template <class N, class S>
-SUFFUSE_INLINE void pack_keys(N* to, const S* from, int64_t ldf, int64_t rows, int64_t columns) {
-  pack(to, columns, from, ldf, rows, columns);
+// The keys [key, key + rows) of one head of a sequence, from t. A last tile reads up to kSlack rows
+// and columns more; they are 0, for leftovers could be subnormal numbers, which are slow.
+template <class S, class N>
+SUFFUSE_INLINE void pack_keys(N* to, const AttentionParams& p, const AttentionTensor& t,
+                              const AttentionSequence& s, int64_t g, int64_t key, int64_t rows,
+                              int64_t columns) {
+  const S* const head = static_cast<const S*>(t.data) + g * t.head;
+  const int64_t page = p.layout.pages == nullptr ? 0 : p.layout.page;
+  for (int64_t r = 0, n = rows; r < rows; r += n) {
+    if (page > 0) n = smaller(rows - r, page - (s.k_row + key + r) % page);
+    pack(to + r * columns, columns, head + attention_key(p, t, s, key + r), t.row, n, columns);
+  }
   const int64_t slack = (rows < kKeys ? kSlack * columns : 0) + kSlack;
   __builtin_memset(to + rows * columns, 0, static_cast<size_t>(slack) * sizeof(N));
 }
@@ -133,13 +142,13 @@ int64_t cut_into_panels(Panel* panels, int64_t first, int64_t queries) {
   return count;
 }
 
-// to[b, r, head] = factor from[r ld + c], rounded to S.
+// Rows of the keys of a sequence: factor from[r ld + c], rounded to S.
 template <class N, class S>
-void store_rows(const AttentionTensor& to, int64_t b, int64_t g, const N* from, int64_t ld,
-                int64_t rows, int64_t columns, N factor) {
+void store_keys(const AttentionParams& p, const AttentionTensor& to, const AttentionSequence& s,
+                int64_t g, const N* from, int64_t ld, int64_t columns, N factor) {
   using V = Vec<N>;
-  for (int64_t r = 0; r < rows; ++r) {
-    S* const y = at<S>(to, b, r, g);
+  for (int64_t r = 0; r < s.S; ++r) {
+    S* const y = static_cast<S*>(to.data) + attention_key(p, to, s, r) + g * to.head;
     for (int64_t c = 0; c < columns; c += V::N) {
       const V x = load<V>(from + r * ld + c) * V(factor);
       store(y + c, x, static_cast<int>(smaller<int64_t>(V::N, columns - c)));

@@ -1,4 +1,4 @@
-// What the forward and the backward kernel share: register tiles, the causal boundary, packing.
+// What the forward and the backward kernel share: register tiles, the window of keys, packing.
 //
 // Queries lie on the vector lanes. A panel is W vectors of queries; scores are computed as
 // S^T[key][query] = K Q^T and outputs as O^T[d][query] += V^T P^T, so that K and V are only ever
@@ -11,6 +11,7 @@
 
 #include "math/online_softmax.h"
 #include "ops/attention/cpu/kernel.h"
+#include "ops/attention/sequence.h"
 #include "simd/math.h"
 #include "simd/vec.h"
 
@@ -93,6 +94,22 @@ SUFFUSE_INLINE void clear(V (&sum)[M][W]) {
     for (int j = 0; j < W; ++j) sum[i][j] = zero<V>();
 }
 
+// Tiles [key][W vectors] in memory, the vectors from J0 on.
+template <int J0, int M, int W, class V, class N>
+SUFFUSE_INLINE void store_tile(N* to, const V (&x)[M][W]) {
+#pragma GCC unroll 16
+  for (int i = 0; i < M; ++i)
+#pragma GCC unroll 4
+    for (int j = J0; j < W; ++j) store(to + (i * W + j) * V::N, x[i][j]);
+}
+template <int J0, int M, int W, class V, class N>
+SUFFUSE_INLINE void load_tile(V (&x)[M][W], const N* from) {
+#pragma GCC unroll 16
+  for (int i = 0; i < M; ++i)
+#pragma GCC unroll 4
+    for (int j = J0; j < W; ++j) x[i][j] = load<V>(from + (i * W + j) * V::N);
+}
+
 // Calls fn with J0, the first of W vectors that takes part, as a compile-time constant.
 template <int W, int J = 0, class Fn>
 SUFFUSE_INLINE void from_vector(int64_t first, Fn&& fn) {
@@ -112,11 +129,11 @@ SUFFUSE_INLINE void visit_width(int width, Fn&& fn) {
   fn(std::integral_constant<int, 1>{});
 }
 
-// What of a key block a panel sees. A key at place `key` of the block is seen by the lanes >=
-// offset + key of the panel, by all of them if that is <= 0.
+// What of a key block a panel sees. A key at place `key` of the block is seen by the lanes
+// [offset + key, key - behind] of the panel.
 struct Visible {
-  int64_t keys;    // places [0, keys) are seen by some lane
-  int64_t offset;  // very negative where nothing is hidden
+  int64_t begin, keys;     // places [begin, keys) are seen by some lane
+  int64_t offset, behind;  // very negative where nothing is hidden
 
   // The first vector of N lanes that sees the key.
   SUFFUSE_INLINE int64_t first_vector(int64_t key, int lanes) const {
@@ -128,24 +145,42 @@ struct Visible {
   }
 };
 
-SUFFUSE_INLINE Visible visible(const AttentionParams& p, int64_t first_query, int64_t queries,
+SUFFUSE_INLINE Visible visible(const AttentionSequence& s, int64_t first_query, int64_t queries,
                                int64_t first_key) {
-  const int64_t keys = smaller<int64_t>(kKeys, p.S - first_key);
-  if (!p.causal) return {keys, -kKeys};
-  const int64_t offset = first_key - (first_query + p.shift);
-  return {larger<int64_t>(0, smaller(keys, queries - offset)), offset};
+  const int64_t place = first_query + s.shift - first_key;
+  const int64_t offset = -s.right - place, behind = place - s.left;
+  const int64_t keys = smaller(smaller<int64_t>(kKeys, s.S - first_key), queries - offset);
+  return {larger<int64_t>(0, behind), keys, offset, behind};
 }
 
-// The keys that some query of [0, last] sees.
-SUFFUSE_INLINE int64_t key_end(const AttentionParams& p, int64_t last_query) {
-  return p.causal ? larger<int64_t>(0, smaller(p.S, last_query + p.shift + 1)) : p.S;
+// Calls fn(first key, keys) for the key blocks that the queries [begin, end) see, the last one
+// first: with ALiBi the nearest keys then set the reference of the softmax. Blocks begin at the
+// same keys for all queries, so that a row's sums do not depend on how the queries are cut.
+template <class Fn>
+SUFFUSE_INLINE void for_key_blocks(const AttentionSequence& s, int64_t begin, int64_t end,
+                                   Fn&& fn) {
+  const int64_t keys = s.end_key(end - 1), first = s.first_key(begin) / kKeys * kKeys;
+  if (keys <= 0) return;
+  for (int64_t key = (keys - 1) / kKeys * kKeys; key >= first; key -= kKeys)
+    fn(key, smaller<int64_t>(kKeys, keys - key));
 }
 
-// Scores of a tile whose first key is at `place` keys from lane 0 of the panel: hidden ones become
-// -inf, and all of the rows from `rows` on.
+// Scores of the tile of keys from `key` on: hidden ones become -inf.
 template <int J0, int M, int W, class V>
-SUFFUSE_INLINE void mask(V (&score)[M][W], int64_t place, int64_t rows) {
+SUFFUSE_INLINE void mask(V (&score)[M][W], const Visible& seen, int64_t key) {
   const V hidden(-SoftmaxState<V>::kInf);
+  const int64_t place = seen.offset + key, ahead = key - seen.behind, rows = seen.keys - key;
+  if (ahead < W * V::N - 1) {
+#pragma GCC unroll 16
+    for (int i = 0; i < M; ++i)
+#pragma GCC unroll 4
+      for (int j = J0; j < W; ++j) {
+        const int64_t lanes = larger<int64_t>(0, ahead + i + 1 - j * V::N);
+        if (lanes < V::N) {
+          score[i][j] = select(first<V>(static_cast<int>(lanes)), score[i][j], hidden);
+        }
+      }
+  }
   if (place + M - 1 > J0 * V::N) {
 #pragma GCC unroll 16
     for (int i = 0; i < M; ++i)
@@ -186,7 +221,7 @@ SUFFUSE_INLINE void accumulate_columns(N* out, const N* a, int64_t lda, const N*
   using V = Vec<N>;
   V sum[M][W];
   clear(sum);  // a fresh sum per key block: rounding grows with the blocks, not with the keys
-  multiply_visible<0>(sum, a + column, lda, b, seen, 0);
+  multiply_visible<0>(sum, a + column, lda, b, seen, seen.begin);
   N* const to = out + column * W * V::N;
 #pragma GCC unroll 16
   for (int i = 0; i < M; ++i)

@@ -1,4 +1,4 @@
-"""Replaces the schedulers of diffusers' pipelines by the drop-ins, and puts them back."""
+"""Replaces the schedulers of diffusers' pipelines by the drop-ins, and its attention, and puts them back."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 from suffuse.compat import diffusers as drop_ins
+from suffuse.compat.diffusers._attention import replace_native
 
 Change = tuple[str, Callable[[], None]]
 
 
 def apply(*pipelines: Any) -> list[Change]:
-    """The changes for these pipelines, or for all new ones if there are none; all or nothing."""
+    """The changes for these pipelines, or for all new ones and attention if there are none; all or nothing."""
     if not pipelines:
-        return [_patch_registration()]
+        return [_patch_registration(), *replace_native()]
     replacements = [(pipeline, _replacement(pipeline)) for pipeline in pipelines]
     return [_swap(pipeline, scheduler) for pipeline, scheduler in replacements]
 

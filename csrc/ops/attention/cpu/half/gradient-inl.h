@@ -1,0 +1,126 @@
+// What the backward does for one panel of queries with one group of keys.
+#pragma once
+
+#include "ops/attention/cpu/half/rows-inl.h"
+
+namespace suffuse {
+namespace SUFFUSE_ISA {
+namespace attention {
+namespace {
+
+constexpr int kPanels = 4, kGroups = 4;  // of a job
+
+struct Panel {
+  uint32_t *qt, *gt;   // tiles [D / 32][2], [Dv / 32][2] of B: Q^T, dO^T
+  float* dq;           // tiles [D / 16][2] of sums: dQ^T
+  float *lse, *delta;  // lse in base 2, +inf for a row without keys; rowsum(dO O) - grad_lse
+  int64_t first;
+};
+
+struct Work {
+  const AttentionGradParams* a;
+  AttentionSequence seen;
+  int64_t head, group_head;
+  Panel* panels;
+  int64_t count;
+  uint32_t *q, *g;  // by panels: tiles [D / 16], [Dv / 16] of B: Q, dO with the queries as depth
+  uint32_t *k, *v, *kt;  // by groups: tiles [2][D / 32], [2][Dv / 32], [D / 16] of A: K, V, K^T
+  float *scores, *dp;    // tiles [2][2] of sums of one panel and group
+  uint32_t *p, *ds;      // tiles [2 kGroups][kPanels] of A: P^T, dS^T
+  uint32_t* ds_pairs;    // by panels: tiles [kGroups][2] of B: dS^T
+  float *dk, *dv;        // [S][padded D], [S][padded Dv], the rows up to whole groups
+  int64_t depth, v_depth, tiles, v_tiles;  // of D and Dv in 32s and 16s
+  Scale<float> scale;
+};
+
+// P^T and dS^T of one panel and group, of which the job's `panel` and `group` are.
+SUFFUSE_INLINE void weights(const Work& w, const Panel& n, int64_t panel, int64_t group) {
+  const V factor(w.scale.factor);
+  V minus_lse[2], delta[2];
+  for (int j = 0; j < 2; ++j) {
+    minus_lse[j] = -load<V>(n.lse + j * V::N);
+    delta[j] = load<V>(n.delta + j * V::N);
+  }
+  uint32_t* const pairs = w.ds_pairs + (panel * kGroups + group) * kGroupWords;
+  for (int64_t key = 0; key < kGroup; key += 2) {
+    const int64_t from = key / 16 * 2 * kTileWords + key % 16 * V::N;
+    const int64_t row = ((2 * group + key / 16) * kPanels + panel) * kTileWords + key % 16 * V::N;
+    V p[2][2], ds[2][2];
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i)
+#pragma GCC unroll 2
+      for (int j = 0; j < 2; ++j) {
+        const int64_t at = from + j * kTileWords + i * V::N;
+        p[i][j] = exp2_near(muladd(load<V>(w.scores + at), factor, minus_lse[j]));
+        ds[i][j] = p[i][j] * (load<V>(w.dp + at) - delta[j]);
+      }
+#pragma GCC unroll 2
+    for (int i = 0; i < 2; ++i) {
+      store_int(w.p + row + i * V::N, nearest_pairs(p[i][0], p[i][1]));
+      store_int(w.ds + row + i * V::N, nearest_pairs(ds[i][0], ds[i][1]));
+      store_int(pairs + i * kTileWords + key / 2 * V::N, nearest_pairs(ds[0][i], ds[1][i]));
+    }
+  }
+}
+
+// S^T and dP^T, then what follows from them. `group` counts from the first of the sequence, `base`
+// is the first of the packed block.
+SUFFUSE_INLINE void differentiate(const Work& w, const TileProduct& tiles, const Panel& n,
+                                  int64_t panel, int64_t group, int64_t base) {
+  NothingElse nothing;
+  const int64_t g = group - base;
+  tiles.multiply<2, 2, false>({w.k + g * 2 * w.depth * kTileWords, n.qt, w.depth, 1, 2, w.scores,
+                               2 * kTileWords, kTileWords, kTileSide},
+                              w.depth, nothing);
+  tiles.multiply<2, 2, false>({w.v + g * 2 * w.v_depth * kTileWords, n.gt, w.v_depth, 1, 2, w.dp,
+                               2 * kTileWords, kTileWords, kTileSide},
+                              w.v_depth, nothing);
+  if (is_cut(w.seen, group * kGroup, n.first)) hide(w.scores, w.seen, group * kGroup, n.first);
+  weights(w, n, panel, g);
+}
+
+// to[key][c] += A^T B for one group of keys: A of w.p or w.ds, B of w.g or w.q, the job's panels
+// [begin, end) as depth.
+SUFFUSE_INLINE void add_to_keys(const TileProduct& tiles, float* to, int64_t columns,
+                                const uint32_t* a, const uint32_t* b, int64_t depth) {
+  NothingElse nothing;
+  const int64_t ld = columns * kTileSide;
+  for (int64_t c = 0; c < columns; c += 2) {
+    const TileAddresses t{a,       b + c * kTileWords, kPanels,        1,
+                          columns, to + c * kTileSide, kTileSide * ld, kTileSide,
+                          ld};
+    if (c + 1 < columns) {
+      tiles.multiply<2, 2, true>(t, depth, nothing);
+    } else {
+      tiles.multiply<2, 1, true>(t, depth, nothing);
+    }
+  }
+}
+
+// dQ^T += K^T dS^T for the job's groups from `begin` on.
+SUFFUSE_INLINE void add_to_queries(const Work& w, const TileProduct& tiles, const Panel& n,
+                                   int64_t panel, int64_t begin, int64_t depth) {
+  NothingElse nothing;
+  const uint32_t* const pairs = w.ds_pairs + (panel * kGroups + begin) * kGroupWords;
+  for (int64_t c = 0; c < w.tiles; c += 2) {
+    const TileAddresses t{w.kt + (begin * w.tiles + c) * kTileWords,
+                          pairs,
+                          1,
+                          w.tiles,
+                          2,
+                          n.dq + c * 2 * kTileWords,
+                          2 * kTileWords,
+                          kTileWords,
+                          kTileSide};
+    if (c + 1 < w.tiles) {
+      tiles.multiply<2, 2, true>(t, depth, nothing);
+    } else {
+      tiles.multiply<1, 2, true>(t, depth, nothing);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace attention
+}  // namespace SUFFUSE_ISA
+}  // namespace suffuse

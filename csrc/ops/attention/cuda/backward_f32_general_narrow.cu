@@ -1,0 +1,9 @@
+// Attention's gradients: float, products made of three, with all features, head dims 32 to 96.
+#include "ops/attention/cuda/backward_instances.cuh"
+
+namespace suffuse {
+
+template void launch_attention_backward<float, true, false, 32, 64, 96>(
+    const AttentionGradParams& g, void* stream);
+
+}  // namespace suffuse

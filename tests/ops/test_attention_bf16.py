@@ -1,0 +1,191 @@
+"""bfloat16 attention on the bfloat16 units: AMX and AVX512-BF16, the sizes that go there, their own edges."""
+
+from __future__ import annotations
+
+import attention_features as features
+import pytest
+import torch
+import torch.nn.functional as F
+from attention_inputs import CAUSAL, Shape, check, make, results
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from suffuse import ops
+from suffuse.reference.attention import attention as reference
+from suffuse.testing import cpu_isas, relative_error, use_isa, use_threads
+
+BF16 = torch.bfloat16
+ISAS = [isa for isa in cpu_isas() if isa in ("avx512_bf16", "amx")]
+
+# Panels are of 32 queries, groups of 32 keys, jobs of 128 keys, tiles of 16 and 32 dimensions.
+SHAPES = [
+    Shape(1, 16, 16, 1, 1, 1, 1),
+    Shape(1, 32, 32, 1, 1, 32, 32),
+    Shape(1, 33, 129, 2, 1, 64, 64),
+    Shape(2, 65, 63, 4, 2, 40, 24),
+    Shape(1, 31, 300, 3, 3, 17, 48),
+    Shape(1, 257, 160, 2, 1, 80, 96),
+    Shape(1, 130, 201, 6, 1, 16, 128),
+    Shape(1, 48, 97, 1, 1, 512, 7),
+    Shape(1, 40, 50, 1, 1, 7, 512),
+    Shape(9, 96, 128, 1, 1, 64, 33),
+]
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("causal", CAUSAL)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_error_rule(shape, causal, isa):
+    with use_isa(isa):
+        check(make(shape, BF16), causal=causal)
+
+
+@pytest.mark.skipif(not ISAS, reason="this CPU has no bfloat16 units")
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_any_shape(data):
+    draw = data.draw
+    groups = draw(st.integers(1, 2))
+    shape = Shape(
+        draw(st.integers(1, 2)),
+        draw(st.integers(16, 300)),
+        draw(st.integers(16, 300)),
+        groups * draw(st.integers(1, 3)),
+        groups,
+        draw(st.integers(1, 140)),
+        draw(st.integers(1, 140)),
+    )
+    with use_isa(draw(st.sampled_from(ISAS))):
+        check(
+            make(shape, BF16, seed=draw(st.integers(0, 99))),
+            causal=draw(st.sampled_from(CAUSAL)),
+            scale=draw(st.sampled_from([None, 0.3, -0.2])),
+        )
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("names", [("window",), ("sinks",), ("packed",), ("used", "window")])
+def test_features_that_only_choose_keys(names, isa):
+    case = features.make((*names, "causal"), BF16, B=3, T=150, S=280, H=2, G=1, D=64, Dv=64)
+    with use_isa(isa):
+        features.check(case)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("step", [0.05, 3.0, -3.0, 40.0])
+def test_rising_and_falling_scores(step, isa):
+    # At 3 and 40 the sum of weights passes 2^64 many times, so that the reference has to move.
+    q = torch.ones(1, 70, 1, 8, dtype=BF16)
+    keys = torch.arange(400.0).mul(step / 8).to(BF16)
+    k = keys.reshape(1, 400, 1, 1).expand(1, 400, 1, 8)
+    v = torch.randn(1, 400, 1, 8, dtype=BF16)
+    with use_isa(isa):
+        out, lse = ops.attention(q, k, v, scale=1.0, causal="bottom_right", return_lse=True)
+    exact = reference(
+        *(x.double() for x in (q, k, v)), scale=1.0, causal="bottom_right", return_lse=True
+    )
+    torch.testing.assert_close(lse.double(), exact[1], rtol=1e-6, atol=2e-4)
+    assert relative_error(out, exact[0]) < 4e-3
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_one_key_decides(isa):
+    # The weights of all others are 0: the row is the value, exactly.
+    q, k, v = make(Shape(1, 64, 200, 2, 2, 32, 48), BF16)
+    k[:, 170] = q.mean(1) * 0 + 4
+    with use_isa(isa):
+        out = ops.attention(q.abs() + 4, k.clamp(max=4), v, scale=30.0)
+    assert torch.equal(out, v[:, 170:171].expand_as(out))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_the_same_bits_for_any_number_of_threads(isa):
+    for shape in (Shape(1, 300, 410, 1, 1, 64, 64), Shape(2, 700, 130, 4, 2, 48, 80)):
+        tensors = make(shape, BF16)
+        cotangents = [
+            torch.randn(shape.B, shape.T, shape.H, shape.Dv),
+            torch.randn(shape.B, shape.H, shape.T),
+        ]
+        runs = []
+        with use_isa(isa):
+            for threads in (1, 2, 3, 3):
+                with use_threads(threads):
+                    runs.append(
+                        results(
+                            lambda *x, **o: ops.attention(*x, **o, return_lse=True),
+                            tensors,
+                            cotangents,
+                            causal="bottom_right",
+                        )
+                    )
+        for other in runs[1:]:
+            assert all(torch.equal(a, b) for a, b in zip(runs[0], other, strict=True))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_rows_without_keys_are_zero(isa):
+    q, k, v = (x.requires_grad_() for x in make(Shape(1, 90, 40, 2, 1, 16, 16), BF16))
+    with use_isa(isa):
+        out, lse = ops.attention(q, k, v, causal="bottom_right", return_lse=True)
+        grad_lse = torch.randn_like(lse)
+        grad_lse[..., :50] = torch.inf
+        grads = torch.autograd.grad((out, lse), (q, k, v), (torch.randn_like(out), grad_lse))
+    assert not out[:, :50].any() and out[:, 50:].abs().amin((0, 2, 3)).gt(0).all()
+    assert torch.equal(lse[..., :50], torch.full((1, 2, 50), -torch.inf))
+    assert lse[..., 50:].isfinite().all()
+    assert all(grad.isfinite().all() for grad in grads)
+    assert not grads[0][:, :50].any()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_special_values_are_where_the_reference_has_them(which, value, isa):
+    tensors = make(Shape(2, 37, 40, 2, 2, 12, 10), BF16)
+    tensors[which][1, 7, 1, 3] = value
+    with use_isa(isa):
+        ours = ops.attention(*tensors, return_lse=True)
+    exact = reference(*(x.double() for x in tensors), return_lse=True)
+    for a, b in zip(ours, exact, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=2e-2, atol=2e-2, equal_nan=True)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_strided_inputs(isa):
+    fused = torch.randn(2, 45, 3, 4, 24, dtype=BF16)
+    heads_first = torch.randn(2, 4, 45, 24, dtype=BF16).transpose(1, 2)
+    one_head = torch.randn(2, 45, 1, 24, dtype=BF16).expand(2, 45, 4, 24)
+    with use_isa(isa):
+        for q, k, v in (
+            fused.unbind(2),
+            (heads_first, one_head, fused[:, :, 2]),
+            tuple(x[:, ::2, ::2] for x in fused.unbind(2)),
+            tuple(x[..., 1:] for x in fused.unbind(2)),
+        ):
+            copies = [x.contiguous() for x in (q, k, v)]
+            assert torch.equal(ops.attention(q, k, v), ops.attention(*copies))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("causal", [False, True])
+def test_errors_are_at_most_those_of_torch(causal, isa):
+    # Long enough that torch, too, adds gradients of several blocks of keys.
+    tensors = make(Shape(1, 1024, 1024, 2, 2, 64, 64), BF16)
+    grad = torch.randn(1, 1024, 2, 64, dtype=BF16)
+
+    def gradients(function, *inputs):
+        leaves = [x.detach().requires_grad_() for x in inputs]
+        return torch.autograd.grad(function(*leaves), leaves, grad.to(leaves[0].dtype))
+
+    def torch_attention(*x):
+        q, k, v = (t.transpose(1, 2) for t in x)
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2)
+
+    with use_isa(isa):
+        ours = gradients(lambda *x: ops.attention(*x, causal=causal), *tensors)
+    theirs = gradients(torch_attention, *tensors)
+    exact = gradients(lambda *x: reference(*x, causal=causal), *(x.double() for x in tensors))
+    for a, b, c in zip(ours, theirs, exact, strict=True):
+        assert relative_error(a, c) <= relative_error(b, c)
