@@ -147,7 +147,9 @@ def test_compiles_for(arch: str) -> None:
     need(cubin_build.nvcc)
     if not cubin_build.known_archs([arch]):
         pytest.skip(f"nvcc {cubin_build.nvcc()[1]} does not know {arch}")
-    results = cubin_build.compile_all(SOURCES, [arch]).values()
+    # Of files that differ in the element type alone, one with 16 and one with 32 bits stand for all.
+    names = [name for name in SOURCES if not re.search(r"/(forward|backward)_(f16|tf32)", name)]
+    results = cubin_build.compile_all(names, [arch]).values()
     failures = [text for text in results if isinstance(text, str)]
     assert not failures, "\n".join(failures)
 

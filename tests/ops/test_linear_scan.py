@@ -125,9 +125,10 @@ def test_layouts_are_read_in_place_or_copied(dtype):
             assert torch.equal(value, expected[name]), name
 
 
+@pytest.mark.parametrize("constant", [False, True])
 @pytest.mark.parametrize("shape", [(2, 8, 0), (0, 8, 5), (2, 0, 5)], ids=str)
-def test_nothing_to_do(shape):
-    tensors = make(shape, torch.float32)
+def test_nothing_to_do(shape, constant):
+    tensors = make(shape, torch.float32, constant=constant)
     got = results(ops.linear_scan, tensors)
     assert got["h"].shape == shape
     if shape[2] == 0:

@@ -83,10 +83,15 @@ def shared_bias(device: Emulator) -> None:
     check(case, EmulatedGradients(device))
 
 
+def of_float(device: Emulator) -> None:
+    check(make(1, 70, 80, 1, 1, 64, 64, torch.float32), EmulatedGradients(device))
+
+
 def bug(
     file: str, case: Callable[[Emulator], None], caught_by: str, name: str, old: str, new: str
 ) -> Mutant:
-    return Mutant(name, "attention_backward", file, old, new, case, caught_by)
+    library = "attention_backward" + ("_f32" if case is of_float else "")
+    return Mutant(name, library, file, old, new, case, caught_by)
 
 
 RACE = "shared race|uninitialised"
@@ -115,6 +120,8 @@ MUTANTS = [
     bug(KERNEL, shared_rows, RACE, "results are stored before they are there",
         "    __syncthreads();\n    if constexpr (kKeysAreRows) {\n      store(",
         "    if constexpr (kKeysAreRows) {\n      store("),
+    bug(WARP, of_float, "shared race", "results overwrite rows that other lanes still read",
+        "    __syncwarp();\n", ""),
     bug(WARP, shared_rows, RACE, "operands are taken before they are there",
         "gpu::named_barrier_sync(1 + row_warp_, 32 * Config::kColumnWarps);", ""),
     bug(KERNEL, causal, "numbers", "one head of those that share keys is left out",

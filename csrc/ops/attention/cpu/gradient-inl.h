@@ -61,9 +61,7 @@ SUFFUSE_INLINE void gradient_tile(const Work<N>& w, const Panel<N>& n, const Vis
   multiply<J0>(x, w.k + key * w.D, w.D, 1, n.qt, W * L, w.D);
   if constexpr (kModified) {
     N* const derivative = w.derivative == nullptr ? nullptr : w.derivative + key * W * L;
-    store_tile<J0>(ds, x);
-    modify<W, N>(w.modifiers, ds, derivative, key, J0);
-    load_tile<J0>(x, ds);
+    to_scores<J0>(x, w.modifiers, ds, derivative, key);
   }
   mask<J0>(x, seen, key);
 #pragma GCC unroll 4
@@ -75,7 +73,6 @@ SUFFUSE_INLINE void gradient_tile(const Work<N>& w, const Panel<N>& n, const Vis
   clear(x);
   multiply<J0>(x, w.v + key * w.Dv, w.Dv, 1, n.gt, W * L, w.Dv);
   if constexpr (kModified) {
-    w.modifiers.template prefetch<W>(key, 1);
     if (w.modifiers.keep != nullptr) {
       store_tile<J0>(ds, x);
       return drop_tile<W>(p, ds, w.modifiers.keep + key * W * L, n.delta, J0);

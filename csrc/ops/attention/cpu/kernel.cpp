@@ -72,9 +72,7 @@ SUFFUSE_INLINE void weights_of_tile(const Work<N>& w, const Panel<N>& p, const V
   multiply<J0>(score, w.k + key * w.D, w.D, 1, p.qt, W * V::N, w.D);
   N* const weights = w.weights + key * W * V::N;
   if constexpr (kModified) {
-    store_tile<J0>(weights, score);
-    modify<W, N>(w.modifiers, weights, nullptr, key, J0);
-    load_tile<J0>(score, weights);
+    to_scores<J0>(score, w.modifiers, weights, static_cast<N*>(nullptr), key);
   }
   mask<J0>(score, seen, key);
 
@@ -106,7 +104,6 @@ SUFFUSE_INLINE void weights_of_tile(const Work<N>& w, const Panel<N>& p, const V
     store(p.sum + j * V::N, sum);
   }
   if constexpr (kModified) {
-    w.modifiers.template prefetch<W>(key, 1);
     if (w.modifiers.keep != nullptr) {
       multiply_by(weights, w.modifiers.keep + key * W * V::N, M * W * V::N);
     }

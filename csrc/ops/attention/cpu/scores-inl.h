@@ -24,17 +24,16 @@ struct Modifiers {
   int64_t position;                    // of lane 0, counted from the block's first key
   N *bias, *keep;     // [key][lane], or bias [key]; null: none. keep: 0 or 1 / (1 - dropout)
   bool same_for_all;  // bias does not depend on the query
+  bool only_bias;     // and it does, and there is nothing but it
   // What the next panel will read of the bias: fetched while this one is computed, a few rows with
   // each tile, since all at once would wait for the memory.
   const char* next;
   int64_t next_row, next_rows, next_bytes;
 
-  // Half 0 or 1 of a tile's share.
   template <int W>
-  SUFFUSE_INLINE void prefetch(int64_t key, int half) const {
-    constexpr int64_t rows = (W * Vec<N>::N * kTile<W> + 2 * kKeys - 1) / (2 * kKeys), line = 64;
-    const int64_t first = (key / kTile<W> * 2 + half) * rows;
-    const int64_t end = smaller(next_rows, first + rows);
+  SUFFUSE_INLINE void prefetch(int64_t key) const {
+    constexpr int64_t rows = (W * Vec<N>::N * kTile<W> + kKeys - 1) / kKeys, line = 64;
+    const int64_t first = key / kTile<W> * rows, end = smaller(next_rows, first + rows);
     for (int64_t r = first; r < end; ++r)
       for (int64_t at = 0; at < next_bytes + line; at += line)
         __builtin_prefetch(next + r * next_row + at, 0, 2);
@@ -55,6 +54,8 @@ SUFFUSE_INLINE Modifiers<N> modifiers(const AttentionParams& p, int64_t b, int64
   if (s.alibi != nullptr) {
     m.slope = static_cast<const N*>(s.alibi)[b * s.alibi_batch + h] * static_cast<N>(kLog2e);
   }
+  const bool bias = s.bias_kind != AttentionBias::none;
+  m.only_bias = bias && !m.same_for_all && s.softcap == 0 && s.alibi == nullptr;
   return m;
 }
 
@@ -73,7 +74,6 @@ __attribute__((noinline)) void modify(const Modifiers<N>& m, N* tile, N* derivat
                                       int first) {
   using V = Vec<N>;
   constexpr int M = kTile<W>, L = V::N;
-  m.template prefetch<W>(key, 0);
   for (int i = 0; i < M; ++i) {
     N* const row = tile + i * W * L;
     const V place = lane_numbers<V>() + V(static_cast<N>(m.position - key - i));
@@ -93,6 +93,27 @@ __attribute__((noinline)) void modify(const Modifiers<N>& m, N* tile, N* derivat
       store(row + j * L, x);
     }
   }
+}
+
+// Products become scores: in the registers where there is a bias of each query's own and nothing
+// else, else by way of `tile`.
+template <int J0, int M, int W, class N>
+SUFFUSE_INLINE void to_scores(Vec<N> (&x)[M][W], const Modifiers<N>& m, N* tile, N* derivative,
+                              int64_t key) {
+  using V = Vec<N>;
+  m.template prefetch<W>(key);
+  if (m.only_bias) {
+    const N* const bias = m.bias + key * W * V::N;
+#pragma GCC unroll 16
+    for (int i = 0; i < M; ++i)
+#pragma GCC unroll 4
+      for (int j = J0; j < W; ++j)
+        x[i][j] = muladd(x[i][j], V(m.factor), load<V>(bias + (i * W + j) * V::N));
+    return;
+  }
+  store_tile<J0>(tile, x);
+  modify<W, N>(m, tile, derivative, key, J0);
+  load_tile<J0>(x, tile);
 }
 
 // x *= y over whole vectors.

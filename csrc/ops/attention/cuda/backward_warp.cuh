@@ -117,9 +117,10 @@ class AttentionBackwardWarp {
     }
   }
 
-  // To where the warp's rows were, which nobody reads any more: those that share them had a barrier
-  // behind their last products. dK and dQ have the scale of the scores.
+  // To where the warp's rows were, which other warps do not read any more: those that share them
+  // had a barrier behind their last products. dK and dQ have the scale of the scores.
   SUFFUSE_DEVICE void store_sums(float scale) {
+    __syncwarp();
 #pragma unroll
     for (int i = 0; i < Config::kSums; i++) {
 #pragma unroll

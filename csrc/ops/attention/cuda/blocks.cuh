@@ -20,9 +20,9 @@ struct AttentionForwardShared {
     Keys keys;
     Values values;
   } slots[Config::kSlots];
-  // Where results go: of the head's first query. Kept here for the end, for registers are few.
-  S* result;
-  float* lse;
+  // Where results go: offsets of the head's first query. Kept here for the end, for registers are
+  // few.
+  int64_t result, lse;
   int rows;
 };
 

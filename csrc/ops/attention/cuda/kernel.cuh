@@ -48,9 +48,8 @@ class AttentionForwardBlock {
       Loads<Queries>(queries, first_).next(shared_.queries);
     }
     if (threadIdx.x == 0) {
-      shared.result =
-          static_cast<S*>(p.out.data) + attention_query(p.out, s, 0) + block.h * p.out.head;
-      shared.lse = static_cast<float*>(p.lse) + attention_lse(p, s, block.h, 0);
+      shared.result = attention_query(p.out, s, 0) + block.h * p.out.head;
+      shared.lse = attention_lse(p, s, block.h, 0);
       shared.rows = terms_.queries;
     }
     start(block.h);
@@ -230,7 +229,8 @@ class AttentionForwardBlock {
       store_lse(softmax_[m], first + row() + 16 * m);
     }
     __syncthreads();
-    const Matrix<S> result = {shared_.result, p_.out.row, shared_.rows, static_cast<int>(p_.Dv)};
+    const Matrix<S> result = {static_cast<S*>(p_.out.data) + shared_.result, p_.out.row,
+                              shared_.rows, static_cast<int>(p_.Dv)};
     if (!Config::kGeneral || bytes_ == 16) {
       store_tile<16, Config::kThreads>(shared_.out, result, first, 0);
     } else {
@@ -243,7 +243,8 @@ class AttentionForwardBlock {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       const int row = fragment_row(query, 2 * half);
-      if (row < shared_.rows) shared_.lse[row] = softmax.lse(half, factor());
+      if (row < shared_.rows)
+        static_cast<float*>(p_.lse)[shared_.lse + row] = softmax.lse(half, factor());
     }
   }
 
