@@ -1,9 +1,11 @@
-"""Suffuse: fused attention and diffusion-sampler kernels for PyTorch, and models built from them.
+"""Suffuse: fused attention, scan and diffusion-sampler kernels for PyTorch, and models from them.
 
-The ops are functions of this package: :func:`attention`, :func:`sampler_step`,
-:func:`guidance_gram`, :func:`selective_scan`. Layers above them:
-``suffuse.nn`` and ``suffuse.models`` (networks), ``suffuse.diffusion`` (processes, solvers,
-guidance, losses), ``suffuse.train`` (trainer), and the command line ``suffuse``.
+The ops are functions of this package: :func:`attention` and :func:`attention_decode`,
+:func:`rotary`, :func:`qk_norm`, :func:`selective_scan`, :func:`linear_scan`,
+:func:`causal_conv1d`, :func:`s4_kernel`, :func:`sampler_step`, :func:`guidance_gram`. Layers above
+them: ``suffuse.nn`` and ``suffuse.models`` (networks), ``suffuse.diffusion`` (processes, solvers,
+guidance, losses), ``suffuse.train`` (trainer), ``suffuse.compat`` (drop-ins for other packages), and
+the command line ``suffuse``.
 """
 
 from importlib.metadata import PackageNotFoundError, version

@@ -11,6 +11,7 @@
 
 #include "ops/attention/arguments-inl.h"
 #include "ops/attention/cpu/kernel.h"
+#include "ops/attention/decode-inl.h"
 #include "ops/attention/plan-inl.h"
 
 namespace suffuse {
@@ -81,6 +82,10 @@ std::tuple<Tensor, Tensor> forward(const Tensor& q, const Tensor& k, const Tenso
     } else {
       clear_lse_gaps(queries, static_cast<float*>(p.lse), p.H);
     }
+  }
+  if (attention_few_rows(p)) {
+    run_decode(p, q, wide_type(p.dtype), 0);
+    return {out, lse};
   }
   // A block's result does not depend on how the queries are cut, so the number of threads may
   // decide it.

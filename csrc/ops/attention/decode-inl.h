@@ -9,13 +9,15 @@
 namespace suffuse {
 namespace {
 
-constexpr int64_t kDecodeRows = 16;  // rows of one kv head up to which this is the faster way
-constexpr int64_t kDecodeKeys = 32;  // keys from which on it is worth its partial results
+constexpr int64_t kDecodeRows = 16;    // rows of one kv head up to which this is the faster way,
+constexpr int64_t kDecodeQueries = 8;  // if there are no more queries than these; the tiled kernel
+                                       // uses a lane for each
+constexpr int64_t kDecodeKeys = 32;    // keys from which on it is worth its partial results
 
-bool attention_few_rows(const AttentionParams& p) {
+inline bool attention_few_rows(const AttentionParams& p) {
   const AttentionScores& s = p.scores;
-  return p.T * (p.H / p.G) <= kDecodeRows && s.bias_kind == AttentionBias::none && s.dropout == 0 &&
-         p.S >= kDecodeKeys;
+  return p.T <= kDecodeQueries && p.T * (p.H / p.G) <= kDecodeRows && p.S >= kDecodeKeys &&
+         s.bias_kind == AttentionBias::none && s.dropout == 0;
 }
 
 // Keys of a chunk, by shape alone; `splits` > 0 asks for that many chunks.
