@@ -24,7 +24,6 @@ OPS: dict[str, tuple[str, ...]] = {
         "attention_general_fwd",
         "attention_general_bwd",
         "attention_decode",
-        "attention_append",
     ),
     "causal_conv1d": ("causal_conv1d_fwd", "causal_conv1d_bwd", "causal_conv1d_update"),
     "guidance_gram": ("guidance_gram",),

@@ -13,7 +13,8 @@ from suffuse.reference import attention as reference
 
 _decode = torch.ops.suffuse.attention_decode.default
 _append = torch.ops.suffuse.attention_append.default
-_KERNEL_DEVICES = arguments.kernel_devices("attention_decode", "attention_append")
+_DECODE_DEVICES = arguments.kernel_devices("attention_decode")
+_APPEND_DEVICES = arguments.kernel_devices("attention_append")
 
 
 def attention_decode(
@@ -74,7 +75,7 @@ def attention_decode(
         arguments.softcap_of(softcap, op), arguments.slopes_of(alibi_slopes, wide, op),
         arguments.to_wide(sinks, "sinks", wide, op), splits,
     )  # fmt: skip
-    run = _decode if q.device.type in _KERNEL_DEVICES else reference.attention_decode
+    run = _decode if q.device.type in _DECODE_DEVICES else reference.attention_decode
     out, lse = run(*call)
     return (out, lse) if return_lse else out
 
@@ -110,7 +111,7 @@ def attention_append(
         arguments.to_int32("cache_index", cache_index, op),
         arguments.to_int32("block_table", block_table, op),
     )  # fmt: skip
-    (_append if k.device.type in _KERNEL_DEVICES else reference.attention_append)(*call)
+    (_append if k.device.type in _APPEND_DEVICES else reference.attention_append)(*call)
 
 
 def _check(op: str, **tensors: Any) -> None:

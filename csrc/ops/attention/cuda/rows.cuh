@@ -92,7 +92,9 @@ class AlignedLoads {
  private:
   // The thread's first chunk in a tile.
   SUFFUSE_DEVICE static int row() { return threadIdx.x / Tile::kChunks; }
-  SUFFUSE_DEVICE static int column() { return gpu::opaque(threadIdx.x) % Tile::kChunks * Tile::kPerChunk; }
+  SUFFUSE_DEVICE static int column() {
+    return gpu::opaque(threadIdx.x) % Tile::kChunks * Tile::kPerChunk;
+  }
 
   AttentionRows<S> rows_;  // from the thread's next chunk on, if kBelow
   int first_;
