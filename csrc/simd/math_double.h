@@ -20,7 +20,7 @@ SUFFUSE_INLINE Vec<double> exp2(Vec<double> x) {
   return map_lanes(x, [](double t) { return __builtin_exp2(t); });
 }
 SUFFUSE_INLINE Vec<double> exp2_fast(Vec<double> x) { return exp2(x); }
-SUFFUSE_INLINE Vec<double> exp2_decay(Vec<double> x) { return exp2(x); }
+SUFFUSE_INLINE Vec<double> exp2_decay(Vec<double> a, Vec<double> b) { return exp2(a * b); }
 SUFFUSE_INLINE Vec<double> log(Vec<double> x) {
   return map_lanes(x, [](double t) { return __builtin_log(t); });
 }
@@ -45,6 +45,7 @@ SUFFUSE_INLINE Vec<double> softplus(Vec<double> x) {
     return t > 0 ? t + rest : t <= 0 ? rest : t;
   });
 }
+SUFFUSE_INLINE Vec<double> softplus_fast(Vec<double> x) { return softplus(x); }
 SUFFUSE_INLINE Vec<double> tanh(Vec<double> x) {
   return map_lanes(x, [](double t) { return __builtin_tanh(t); });
 }

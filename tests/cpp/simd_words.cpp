@@ -5,6 +5,7 @@
 #include "check.h"
 #include "simd/bytes.h"
 #include "simd/pairs.h"
+#include "simd/sum_lanes.h"
 #include "simd/vec.h"
 
 using namespace suffuse::SUFFUSE_ISA;
@@ -236,6 +237,9 @@ void test_across_lanes() {
     for (int j = 0; j < N; ++j) a[j] = T(100 * i + j);
     rows[i] = load<V>(a);
   }
+  const V sums = sum_lanes(rows);
+  for (int i = 0; i < N; ++i)
+    equal("sum_lanes", lane(sums, i), T(100 * i * N + N * (N - 1) / 2), i);
   transpose(rows);
   for (int i = 0; i < N; ++i)
     for (int j = 0; j < N; ++j) equal("transpose", lane(rows[i], j), T(100 * j + i), i, j);

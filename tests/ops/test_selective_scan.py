@@ -118,7 +118,17 @@ def test_any_group_layout_of_b_and_c():
     assert torch.equal(ops.selective_scan(**flat, delta_softplus=True), expected)
 
 
-@pytest.mark.parametrize("shape", [Shape(1, 200, 90, 16), Shape(3, 32, 40, 5, G=2)], ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    [
+        Shape(1, 200, 90, 16),
+        Shape(3, 32, 40, 5, G=2),
+        Shape(1, 20, 50, 39),
+        Shape(2, 9, 33, 16),
+        Shape(1, 7, 40, 9),
+    ],
+    ids=str,
+)
 def test_same_bits_for_any_number_of_threads(shape):
     tensors = make(shape, torch.float32)
     with use_threads(1):
@@ -142,6 +152,11 @@ def test_steps_and_rates_of_any_size(isa):
         growing = {**tensors, "A": -tensors["A"].clamp(min=-40)}
         ours, exact = ops.selective_scan(**growing), reference(**growing)
         assert torch.equal(ours.isnan(), exact.isnan())
+        tensors["delta"] = torch.logspace(-6, 9, 60).expand(1, 16, 60).contiguous()
+        for steepest in (9, 30):
+            tensors["A"] = -torch.logspace(-3, steepest, 64).reshape(16, 4)
+            for name, value in results(ops.selective_scan, tensors, delta_softplus=True).items():
+                assert value.isfinite().all(), (name, steepest)
 
 
 def test_nan_and_infinity_stay_where_the_reference_has_them():

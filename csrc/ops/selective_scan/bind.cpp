@@ -52,6 +52,9 @@ constexpr char kForward[] = "selective_scan", kBackward[] = "selective_scan back
 
 #if defined(SUFFUSE_CUDA)
 
+// Whether the backward pass needs the result before the gate.
+constexpr bool kKeepsUngated = true;
+
 std::vector<int64_t> saved_shape(const SelectiveScanParams& p) {
   return {p.batch, scan_windows(p), p.channels, p.states};
 }
@@ -86,8 +89,10 @@ void run_backward(SelectiveScanGradParams& g, const Tensor& u) {
 
 #else
 
+constexpr bool kKeepsUngated = false;
+
 std::vector<int64_t> saved_shape(const SelectiveScanParams& p) {
-  return {p.batch, scan_chunks(p), scan_blocks(p), p.states, kScanLanes};
+  return {p.batch, scan_blocks(p), scan_chunks(p), p.states, kScanLanes};
 }
 
 void pack(const SelectiveScanParams& p) {
@@ -101,11 +106,25 @@ void pack(const SelectiveScanParams& p) {
 // Units of a parallel loop that are worth a task of their own, each of so many state updates.
 int64_t grain(int64_t updates) { return 200000 / (updates + 1) + 1; }
 
-void run_forward(const SelectiveScanParams& p, const Tensor&) {
+// Room for what parts of the states leave.
+Tensor states_parts(SelectiveScanParams& p, const Tensor& u, int64_t rows) {
+  const int64_t size[] = {scan_parts_size(p, rows)};
+  Tensor memory = empty(u, shape(size), wide_type(p.dtype));
+  p.workspace = memory.mutable_data_ptr();
+  return memory;
+}
+
+void run_forward(SelectiveScanParams& p, const Tensor& u) {
+  const Tensor parts = states_parts(p, u, 1);
   pack(p);
   torch::stable::parallel_for(
-      0, p.batch * scan_blocks(p), grain(kScanLanes * p.length * p.states),
+      0, p.batch * scan_blocks(p) * scan_parts(p),
+      grain(kScanLanes * p.length * p.states / scan_parts(p)),
       [&](int64_t begin, int64_t end) { selective_scan_fwd_range(p, begin, end); });
+  if (scan_parts(p) == 1) return;
+  torch::stable::parallel_for(
+      0, p.batch * scan_blocks(p) * scan_windows(p), grain(kScanLanes * kScanSteps * scan_parts(p)),
+      [&](int64_t begin, int64_t end) { selective_scan_join_range(p, begin, end); });
 }
 
 // Enough units for many cores where the batch and the groups are few; by shape alone, for the order
@@ -121,7 +140,7 @@ int64_t parts_of_group(const SelectiveScanParams& p) {
 Tensor sums_of(SelectiveScanGradParams& g, const Tensor& u) {
   const SelectiveScanParams& p = g.forward;
   const int64_t row = p.batch * p.channels, matrix = row * p.states;
-  const int64_t projected = p.batch * p.groups * g.parts * p.length * p.states;
+  const int64_t projected = p.batch * p.groups * g.parts * scan_sums_size(p);
   const bool rows = p.batch != 1;
   const int64_t sizes[] = {rows ? matrix : 0, rows ? row : 0, rows ? row : 0,
                            p.b.varying ? projected
@@ -143,13 +162,18 @@ Tensor sums_of(SelectiveScanGradParams& g, const Tensor& u) {
 }
 
 void run_backward(SelectiveScanGradParams& g, const Tensor& u) {
-  const SelectiveScanParams& p = g.forward;
+  SelectiveScanParams& p = g.forward;
   g.parts = parts_of_group(p);
-  const Tensor sums = sums_of(g, u);
+  const Tensor sums = sums_of(g, u), parts = states_parts(p, u, 3);
   pack(p);
-  torch::stable::parallel_for(0, p.batch * p.groups * g.parts, 1, [&](int64_t begin, int64_t end) {
-    selective_scan_bwd_range(g, begin, end);
-  });
+  torch::stable::parallel_for(
+      0, p.batch * p.groups * g.parts * scan_parts(p), 1,
+      [&](int64_t begin, int64_t end) { selective_scan_bwd_range(g, begin, end); });
+  if (scan_parts(p) > 1) {
+    torch::stable::parallel_for(0, p.batch * scan_blocks(p), 1, [&](int64_t begin, int64_t end) {
+      selective_scan_join_bwd_range(g, begin, end);
+    });
+  }
   const int64_t tiles = p.batch * p.groups * scan_windows(p);
   torch::stable::parallel_for(
       0, tiles, grain(g.parts * kScanSteps * p.states),
@@ -188,11 +212,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> selective_scan_fwd(
   Tensor out = empty(u, u.sizes(), type);
   Tensor last = empty(u, shape({p.batch, p.channels, p.states}), wide);
   Tensor saved = saved_states(p, u, save);
-  Tensor ungated = empty(u, save && z ? u.sizes() : shape(none), type);
+  const bool keep = save && z && kKeepsUngated;
+  Tensor ungated = empty(u, keep ? u.sizes() : shape(none), type);
   p.out = out.mutable_data_ptr();
   p.last = last.mutable_data_ptr();
   if (save) p.chunk_states = saved.mutable_data_ptr();
-  if (save && z) p.ungated = ungated.mutable_data_ptr();
+  if (keep) p.ungated = ungated.mutable_data_ptr();
   run_forward(p, u);
   return {out, last, saved, ungated};
 }
@@ -218,7 +243,7 @@ Gradients selective_scan_bwd(Tensor grad_out, Optional grad_last, Tensor u, Tens
   check_shape(kBackward, "states", states, Sizes(saved.data(), saved.size()),
               "as saved by the forward pass");
   p.chunk_states = const_cast<void*>(call.wide("states", states, u));
-  if (z) {
+  if (z && kKeepsUngated) {
     check_shape(kBackward, "ungated", ungated, u.sizes(), "like u");
     check_same_dtype(kBackward, "ungated", ungated, "u", u);
     p.ungated = const_cast<void*>(ungated.const_data_ptr());

@@ -194,7 +194,7 @@ def _fwd_fake(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     last = A.new_empty(u.shape[0], *A.shape)
     saved = _saved_fake(u, A, B, C) if save else A.new_empty(0)
-    ungated = u.new_empty(u.shape if save and z is not None else 0)
+    ungated = u.new_empty(u.shape if save and z is not None and u.is_cuda else 0)
     return u.new_empty(u.shape), last, saved, ungated
 
 
@@ -206,7 +206,7 @@ def _saved_fake(u: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
     groups = B.shape[1] if B.dim() == 4 else C.shape[1] if C.dim() == 4 else 1
     blocks = groups * ((channels // groups + 15) // 16)
     chunk = 16 if states <= 16 else 32 if states <= 64 else 64
-    return A.new_empty(batch, (length + chunk - 1) // chunk, blocks, states, 16)
+    return A.new_empty(batch, blocks, (length + chunk - 1) // chunk, states, 16)
 
 
 @torch.library.register_fake("suffuse::selective_scan_bwd")

@@ -2,6 +2,7 @@
 // a few states in registers at a time through a tile of steps.
 #include "ops/selective_scan/cpu/kernel.h"
 
+#include "ops/selective_scan/cpu/ahead-inl.h"
 #include "ops/selective_scan/cpu/tile-inl.h"
 #include "simd/flush_subnormals.h"
 
@@ -13,86 +14,147 @@ namespace selective_scan {
 template <class V, class N>
 struct Workspace {
   N *a, *h, *b, *c;  // [states][lanes]: A log2 e, the state, constant B and C
-  N delta[kScanSteps * V::N], x[kScanSteps * V::N], y[kScanSteps * V::N], z[kScanSteps * V::N];
-  bool restart[kScanSteps];
+  alignas(64) N delta[kScanSteps * V::N], x[kScanSteps * V::N], y[kScanSteps * V::N],
+      z[kScanSteps * V::N];
+  N gate[kScanSteps * V::N];  // rows of V::N steps, one a lane, for each V::N steps
+  bool restart[kScanSteps] = {};
 };
 
 // `states` states from n on through one tile; y += C h.
 template <int states, bool any, bool both, class V, class N>
 SUFFUSE_INLINE void scan_states(const SelectiveScanParams& p, Workspace<V, N>& w, const N* b,
-                                const N* c, const Steps& steps, int n) {
+                                const N* c, const Steps& steps, int n, Ahead::Pair next) {
+  const N *a = w.a + n * V::N, *constant_b = w.b + n * V::N, *constant_c = w.c + n * V::N;
+  N* const state = w.h + n * V::N;
   V h[states];
 #pragma GCC unroll 8
-  for (int k = 0; k < states; k++) h[k] = load<V>(w.h + (n + k) * V::N);
+  for (int k = 0; k < states; k++) h[k] = load<V>(state + k * V::N);
+  const int64_t first = steps.row(0), turn = steps.reverse ? -1 : 1;
+  const N *bt = b + first * p.states + n, *ct = c + first * p.states + n;
+  int64_t t = first * V::N;
   for (int i = 0; i < steps.count; i++) {
-    const int t = steps.row(i);
+    next.go(i);
     if (w.restart[i]) {
+#pragma GCC unroll 8
       for (int k = 0; k < states; k++) h[k] = zero<V>();
     }
-    const V delta = load<V>(w.delta + t * V::N), x = load<V>(w.x + t * V::N);
-    const N *bt = b + t * p.states + n, *ct = c + t * p.states + n;
-    V even = load<V>(w.y + t * V::N), odd = zero<V>();
+    const V delta = load<V>(w.delta + t), x = load<V>(w.x + t);
+    V even = load<V>(w.y + t), odd = zero<V>();
 #pragma GCC unroll 8
     for (int k = 0; k < states; k++) {
-      const V a = decay<any>(delta * load<V>(w.a + (n + k) * V::N));
-      h[k] = muladd(a, h[k], x * projected<both, V>(p.b, bt, w.b + n * V::N, k));
-      const V c_k = projected<both, V>(p.c, ct, w.c + n * V::N, k);
+      const V entering = x * projected<both, V>(p.b, bt, constant_b, k);
+      h[k] = muladd(decay<any>(delta, load<V>(a + k * V::N)), h[k], entering);
+      const V c_k = projected<both, V>(p.c, ct, constant_c, k);
       if (k % 2) {
         odd = muladd(h[k], c_k, odd);
       } else {
         even = muladd(h[k], c_k, even);
       }
     }
-    store(w.y + t * V::N, even + odd);
+    store(w.y + t, even + odd);
+    t += turn * V::N;
+    bt += turn * p.states;
+    ct += turn * p.states;
   }
 #pragma GCC unroll 8
-  for (int k = 0; k < states; k++) store(w.h + (n + k) * V::N, h[k]);
+  for (int k = 0; k < states; k++) store(state + k * V::N, h[k]);
 }
 
 template <bool any, bool both, class V, class N>
 SUFFUSE_INLINE void scan_tile(const SelectiveScanParams& p, Workspace<V, N>& w, const Lanes& at,
-                              const Steps& steps) {
+                              const Steps& steps, const Ahead& ahead) {
   const int64_t row = ((at.batch * p.groups + at.group) * p.length + steps.begin()) * p.states;
   const N* b = static_cast<const N*>(p.b.packed) + (p.b.varying ? row : 0);
   const N* c = static_cast<const N*>(p.c.packed) + (p.c.varying ? row : 0);
-  const int states = static_cast<int>(p.states);
-  int n = 0;
-  for (; n + 8 <= states; n += 8) scan_states<8, any, both>(p, w, b, c, steps, n);
-  if (states & 4) scan_states<4, any, both>(p, w, b, c, steps, (n += 4) - 4);
-  if (states & 2) scan_states<2, any, both>(p, w, b, c, steps, (n += 2) - 2);
-  if (states & 1) scan_states<1, any, both>(p, w, b, c, steps, n);
+  int pass = 0;
+  const auto run = [&](auto states, int n) {
+    scan_states<decltype(states)::value, any, both>(p, w, b, c, steps, n, ahead.pair(pass++));
+  };
+  const int states = at.last_state - at.first_state;
+  int n = at.first_state;
+  for (; n + 8 <= at.last_state; n += 8) run(std::integral_constant<int, 8>(), n);
+  if (states & 4) run(std::integral_constant<int, 4>(), (n += 4) - 4);
+  if (states & 2) run(std::integral_constant<int, 2>(), (n += 2) - 2);
+  if (states & 1) run(std::integral_constant<int, 1>(), n);
+  ahead.rest(pass);
 }
 
-// The tile's delta', delta' u and skip u.
+// What the tile after `steps` reads and writes.
+template <class S>
+SUFFUSE_INLINE Ahead ahead_of(const SelectiveScanParams& p, const Lanes& at, const Steps& steps) {
+  Ahead ahead;
+  const Steps next{steps.first + kScanSteps, kScanSteps, steps.reverse, steps.length};
+  if (next.first + next.count > p.length) return ahead;
+  const int64_t begin = next.begin();
+  ahead.add<S>(p.delta, at, begin);
+  ahead.add<S>(p.u, at, begin);
+  ahead.add<S>(p.z, at, begin);
+  ahead.add<S>(dense_rows(p, p.out), at, begin);
+  return ahead;
+}
+
+// silu(z), in rows. Made before anything of the tile is stored: where rows are a multiple of 4 KiB
+// long, a load would wait for every store to the same place of a page.
+template <class V, class S, class N>
+SUFFUSE_INLINE void load_gate(const SelectiveScanParams& p, Workspace<V, N>& w, const Lanes& at,
+                              const Steps& steps) {
+  const int64_t begin = steps.begin();
+  if (p.z.time != 1) load_tile<V, S>(w.z, p.z, at, begin, steps.count);
+  for (int t = 0; t < steps.count; t += V::N) {
+    const int count = static_cast<int>(smaller(V::N, steps.count - t));
+    V row[V::N];
+    if (p.z.time == 1) {
+      load_rows(row, first_row<S>(p.z, at, begin + t), p.z.channel, at.count, count);
+    } else {
+      rows_of_tile(row, w.z, t);
+    }
+    for (int i = 0; i < V::N; i++) store(w.gate + (t + i) * V::N, silu_fast(row[i]));
+  }
+}
+
+// What the tile's results are besides C h: skip u, and the gate.
+template <class V, class S, class N>
+SUFFUSE_INLINE void load_rest(const SelectiveScanParams& p, Workspace<V, N>& w, const Lanes& at,
+                              const Steps& steps, const N* u) {
+  const V skip = load_channels<V, N>(p.skip, at);
+  for (int t = 0; t < steps.count; t++) store(w.y + t * V::N, skip * load<V>(u + t * V::N));
+  if (p.z.data) load_gate<V, S>(p, w, at, steps);
+}
+
+// The tile's delta', delta' u and the rest, which parts of the states leave for the end.
 template <class V, class S, class N>
 SUFFUSE_INLINE void load_inputs(const SelectiveScanParams& p, Workspace<V, N>& w, const Lanes& at,
                                 const Steps& steps) {
   load_tile<V, S>(w.delta, p.delta, at, steps.begin(), steps.count);
   discretise(w.delta, steps.count, load_channels<V, N>(p.bias, at), p.softplus);
   load_tile<V, S>(w.x, p.u, at, steps.begin(), steps.count);
-  const V skip = load_channels<V, N>(p.skip, at);
-  for (int t = 0; t < steps.count; t++) {
-    const V u = load<V>(w.x + t * V::N);
-    store(w.y + t * V::N, skip * u);
-    store(w.x + t * V::N, u * load<V>(w.delta + t * V::N));
+  if (scan_parts(p) == 1) {
+    load_rest<V, S>(p, w, at, steps, w.x);
+  } else {
+    for (int t = 0; t < steps.count; t++) store(w.y + t * V::N, zero<V>());
   }
+  for (int t = 0; t < steps.count; t++) {
+    store(w.x + t * V::N, load<V>(w.x + t * V::N) * load<V>(w.delta + t * V::N));
+  }
+  if (!p.sequence) return;
   for (int i = 0; i < steps.count; i++) w.restart[i] = restarts(p, at.batch, steps, i);
 }
 
 template <class V, class S, class N>
 SUFFUSE_INLINE void store_outputs(const SelectiveScanParams& p, Workspace<V, N>& w, const Lanes& at,
                                   const Steps& steps) {
-  const auto write = [&](void* to) {
-    store_tile<V, S>(to, p.channels, p.length, w.y, at, steps.begin(), steps.count);
-  };
-  if (p.z.data) {
-    if (p.ungated) write(p.ungated);
-    load_tile<V, S>(w.z, p.z, at, steps.begin(), steps.count);
-    for (int t = 0; t < steps.count; t++) {
-      store(w.y + t * V::N, load<V>(w.y + t * V::N) * silu(load<V>(w.z + t * V::N)));
+  const int64_t begin = steps.begin();
+  for (int t = 0; t < steps.count; t += V::N) {
+    const int count = static_cast<int>(smaller(V::N, steps.count - t));
+    V row[V::N];
+    rows_of_tile(row, w.y, t);
+    if (p.z.data) {
+#pragma GCC unroll 16
+      for (int i = 0; i < V::N; i++) row[i] *= load<V>(w.gate + (t + i) * V::N);
     }
+    const S* to = first_row<S>(dense_rows(p, p.out), at, begin + t);
+    store_rows(const_cast<S*>(to), p.length, at.count, count, row);
   }
-  write(p.out);
 }
 
 template <class V, class S, class N>
@@ -104,27 +166,46 @@ void scan_lanes(const SelectiveScanParams& p, const Lanes& at) {
   w.h = w.a + size;
   w.b = w.h + size;
   w.c = w.b + size;
-  load_states<V>(w.a, p.a, at.channel, p.states, at.count, static_cast<N>(kLog2e));
-  load_states<V>(w.h, p.initial, at.batch * p.channels + at.channel, p.states, at.count);
-  if (!p.b.varying) load_states<V>(w.b, p.b.data, at.channel, p.states, at.count);
-  if (!p.c.varying) load_states<V>(w.c, p.c.data, at.channel, p.states, at.count);
+  load_states<V>(w.a, p.a, at.channel, p.states, at, static_cast<N>(kLog2e));
+  load_states<V>(w.h, p.initial, at.batch * p.channels + at.channel, p.states, at);
+  if (!p.b.varying) load_states<V>(w.b, p.b.data, at.channel, p.states, at);
+  if (!p.c.varying) load_states<V>(w.c, p.c.data, at.channel, p.states, at);
   // Without softplus a step may be negative.
-  const bool positive = !p.softplus || any_positive<V>(w.a, p.states);
+  const bool unusual = !p.softplus || any_unusual<V>(w.a, at);
   for (int64_t first = 0; first < p.length; first += kScanSteps) {
     const Steps steps{first, static_cast<int>(smaller(kScanSteps, p.length - first)), p.reverse,
                       p.length};
     if (p.chunk_states && first % p.chunk == 0) {
       N* to = chunk_state<N>(p, at, first / p.chunk) + at.part * V::N;
-      for (int64_t n = 0; n < p.states; n++) {
+      for (int64_t n = at.first_state; n < at.last_state; n++) {
         store(to + n * kScanLanes, load<V>(w.h + n * V::N));
       }
     }
+    const Ahead ahead = ahead_of<S>(p, at, steps);
     load_inputs<V, S>(p, w, at, steps);
-    for_kind(p, positive,
-             [&](auto any, auto both) { scan_tile<any.value, both.value>(p, w, at, steps); });
-    store_outputs<V, S>(p, w, at, steps);
+    for_kind(p, unusual, [&](auto any, auto both) {
+      scan_tile<any.value, both.value>(p, w, at, steps, ahead);
+    });
+    if (scan_parts(p) == 1) {
+      store_outputs<V, S>(p, w, at, steps);
+    } else {
+      leave_row<V>(p, at, 1, 0, steps, w.y);
+    }
   }
-  store_states<V>(p.last, at.batch * p.channels + at.channel, p.states, at.count, w.h);
+  store_states<V>(p.last, at.batch * p.channels + at.channel, p.states, at, w.h);
+}
+
+// The results of one window from what all parts of the states have left.
+template <class V, class S, class N>
+void join_lanes(const SelectiveScanParams& p, const Lanes& at, int64_t window) {
+  Workspace<V, N> w;
+  const int64_t first = window * kScanSteps;
+  const Steps steps{first, static_cast<int>(smaller(kScanSteps, p.length - first)), false,
+                    p.length};
+  load_tile<V, S>(w.x, p.u, at, first, steps.count);
+  load_rest<V, S>(p, w, at, steps, w.x);
+  add_parts_of_row<V>(w.y, p, at, 1, 0, steps);
+  store_outputs<V, S>(p, w, at, steps);
 }
 
 template <class V, class S, class N>
@@ -171,16 +252,34 @@ void selective_scan_pack_range(const SelectiveScanParams& p, int64_t begin, int6
 
 void selective_scan_fwd_range(const SelectiveScanParams& p, int64_t begin, int64_t end) {
   const FlushSubnormals flush;
-  const int64_t blocks = scan_blocks(p), of_group = scan_blocks_of_group(p);
+  const int64_t blocks = scan_blocks(p), of_group = scan_blocks_of_group(p), parts = scan_parts(p);
   visit_dtype(p.dtype, [&](auto tag) {
     using S = typename decltype(tag)::type;
     using V = typename selective_scan::LanesOf<S>::type;
     using N = typename selective_scan::LanesOf<S>::number;
     for (int64_t unit = begin; unit < end; unit++) {
-      const int64_t block = unit % blocks;
+      const int64_t block = unit / parts % blocks;
       selective_scan::for_lanes<V>(
-          p, unit / blocks, block / of_group, block % of_group,
+          p, unit / parts / blocks, block / of_group, block % of_group, unit % parts,
           [&](const selective_scan::Lanes& at) { selective_scan::scan_lanes<V, S, N>(p, at); });
+    }
+  });
+}
+
+void selective_scan_join_range(const SelectiveScanParams& p, int64_t begin, int64_t end) {
+  const FlushSubnormals flush;
+  const int64_t blocks = scan_blocks(p), of_group = scan_blocks_of_group(p);
+  const int64_t windows = scan_windows(p);
+  visit_dtype(p.dtype, [&](auto tag) {
+    using S = typename decltype(tag)::type;
+    using V = typename selective_scan::LanesOf<S>::type;
+    using N = typename selective_scan::LanesOf<S>::number;
+    for (int64_t unit = begin; unit < end; unit++) {
+      const int64_t block = unit / windows % blocks;
+      selective_scan::for_lanes<V>(p, unit / windows / blocks, block / of_group, block % of_group,
+                                   0, [&](const selective_scan::Lanes& at) {
+                                     selective_scan::join_lanes<V, S, N>(p, at, unit % windows);
+                                   });
     }
   });
 }

@@ -14,13 +14,22 @@ void* selective_scan_scratch(int64_t bytes);
 // B and C of the units [begin, end) of batch x groups x tiles of kScanSteps, time before state.
 SUFFUSE_DECLARE_KERNEL(void, selective_scan_pack_range,
                        (const SelectiveScanParams& p, int64_t begin, int64_t end), (p, begin, end))
-// The units [begin, end) of batch x blocks of channels.
+// The units [begin, end) of batch x blocks of channels x parts of the states.
 SUFFUSE_DECLARE_KERNEL(void, selective_scan_fwd_range,
                        (const SelectiveScanParams& p, int64_t begin, int64_t end), (p, begin, end))
-// The units [begin, end) of batch x groups x parts.
+// Where there are several such parts, their results: the units [begin, end) of batch x blocks x
+// windows.
+SUFFUSE_DECLARE_KERNEL(void, selective_scan_join_range,
+                       (const SelectiveScanParams& p, int64_t begin, int64_t end), (p, begin, end))
+// The units [begin, end) of batch x groups x parts x parts of the states.
 SUFFUSE_DECLARE_KERNEL(void, selective_scan_bwd_range,
                        (const SelectiveScanGradParams& p, int64_t begin, int64_t end),
                        (p, begin, end))
+// Where there are several parts of the states, their gradients: the units [begin, end) of batch x
+// blocks.
+SUFFUSE_DECLARE_KERNEL(void, selective_scan_join_bwd_range,
+                       (const SelectiveScanGradParams& g, int64_t begin, int64_t end),
+                       (g, begin, end))
 // dB and dC of varying B and C, of the units [begin, end) of batch x groups x tiles of kScanSteps.
 SUFFUSE_DECLARE_KERNEL(void, selective_scan_project_range,
                        (const SelectiveScanGradParams& g, int64_t begin, int64_t end),

@@ -6,27 +6,36 @@ namespace suffuse {
 namespace SUFFUSE_ISA {
 namespace selective_scan {
 
-// `count` steps from `begin` on: [part, time, state] to [state, time].
+// Adds up the parts of one block of states, of kScanSteps steps from `begin` on: [time][states].
+template <class V, class N>
+SUFFUSE_INLINE void add_parts(N* to, const N* from, int64_t part, int64_t parts) {
+  constexpr int kNumbers = kScanSteps * kScanSumStates;
+  for (int i = 0; i < kNumbers; i += V::N) {
+    V sum = zero<V>();
+    for (int64_t k = 0; k < parts; k++) sum += load<V>(from + k * part + i);
+    store(to + i, sum);
+  }
+}
+
+// `count` steps from `begin` on: [part, block of states, time, state] to [state, time].
 template <class V, class S, class N>
 void project(const SelectiveScanGradParams& g, const void* sums, void* to, int64_t pair,
              int64_t begin, int count) {
   const SelectiveScanParams& p = g.forward;
-  const int64_t part = p.length * p.states;
-  const N* from = static_cast<const N*>(sums) + pair * g.parts * part + begin * p.states;
-  S* result = static_cast<S*>(to) + pair * part + begin;
-  for (int64_t n = 0; n < p.states; n += V::N) {
-    const int states = static_cast<int>(smaller(V::N, p.states - n));
-    for (int t = 0; t < count; t += V::N) {
-      const int steps = static_cast<int>(smaller(V::N, count - t));
-      V row[V::N];
-      for (int i = 0; i < V::N; i++) {
-        row[i] = zero<V>();
-        for (int64_t k = 0; i < steps && k < g.parts; k++) {
-          row[i] += load<V>(from + k * part + (t + i) * p.states + n, states);
-        }
+  const int64_t part = scan_sums_size(p), block = scan_windows(p) * kScanSteps * kScanSumStates;
+  const N* from = static_cast<const N*>(sums) + pair * g.parts * part + begin * kScanSumStates;
+  S* result = static_cast<S*>(to) + pair * p.length * p.states + begin;
+  N tile[kScanSteps * kScanSumStates], row[kScanSteps];
+  int64_t n = 0;
+  for (int64_t b = 0; b < scan_sum_blocks(p); b++, from += block) {
+    add_parts<V>(tile, from, part, g.parts);
+    const int64_t left = p.states - n, states = left >= 4 ? 4 : left >= 2 ? 2 : 1;
+    for (int64_t k = 0; k < states; k++, n++) {
+      for (int t = 0; t < kScanSteps; t++) row[t] = tile[t * kScanSumStates + k];
+      for (int t = 0; t < count; t += V::N) {
+        store(result + n * p.length + t, load<V>(row + t),
+              static_cast<int>(smaller(V::N, count - t)));
       }
-      transpose(row);
-      for (int i = 0; i < states; i++) store(result + (n + i) * p.length + t, row[i], steps);
     }
   }
 }

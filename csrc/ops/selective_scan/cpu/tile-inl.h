@@ -29,6 +29,7 @@ SUFFUSE_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 struct Lanes {
   int64_t batch, group, channel, block;  // first channel, block of all channels
   int part, count;                       // lanes [part V::N, part V::N + count) of the block
+  int states_part, first_state, last_state;
 };
 
 // Steps [first, first + count) of the scan; `step` is where the scan's step i lies in time.
@@ -44,12 +45,52 @@ struct Steps {
   SUFFUSE_INLINE int64_t time(int i) const { return begin() + row(i); }
 };
 
+// Up to V::N rows of up to V::N steps; the others are 0.
+template <class V, class S>
+SUFFUSE_INLINE void load_rows(V (&row)[V::N], const S* from, int64_t stride, int count, int steps) {
+#pragma GCC unroll 16
+  for (int i = 0; i < V::N; i++) {
+    row[i] = i >= count      ? zero<V>()
+             : steps == V::N ? load<V>(from + i * stride)
+                             : load<V>(from + i * stride, steps);
+  }
+}
+template <class V, class S>
+SUFFUSE_INLINE void store_rows(S* to, int64_t stride, int count, int steps, const V (&row)[V::N]) {
+#pragma GCC unroll 16
+  for (int i = 0; i < V::N; i++) {
+    if (i >= count) continue;
+    if (steps == V::N) {
+      store(to + i * stride, row[i]);
+    } else {
+      store(to + i * stride, row[i], steps);
+    }
+  }
+}
+
+// Steps t to t + V::N - 1 of a tile as rows.
+template <class V, class N>
+SUFFUSE_INLINE void rows_of_tile(V (&row)[V::N], const N* tile, int t) {
+#pragma GCC unroll 16
+  for (int i = 0; i < V::N; i++) row[i] = load<V>(tile + (t + i) * V::N);
+  transpose(row);
+}
+
+// Where a block's rows begin at step `begin`.
+template <class S>
+SUFFUSE_INLINE const S* first_row(const ScanRows& rows, const Lanes& at, int64_t begin) {
+  return static_cast<const S*>(rows.data) + at.batch * rows.batch + at.channel * rows.channel +
+         begin * rows.time;
+}
+SUFFUSE_INLINE ScanRows dense_rows(const SelectiveScanParams& p, const void* data) {
+  return {data, p.channels * p.length, p.length, 1};
+}
+
 // to[t V::N + lane], t < count: rows in the order of time, lanes behind the last channel 0.
 template <class V, class S, class N>
 SUFFUSE_INLINE void load_tile(N* to, const ScanRows& from, const Lanes& at, int64_t begin,
                               int count) {
-  const S* base = static_cast<const S*>(from.data) + at.batch * from.batch +
-                  at.channel * from.channel + begin * from.time;
+  const S* base = first_row<S>(from, at, begin);
   if (from.time != 1) {  // channels are adjacent
     for (int t = 0; t < count; t++) {
       store(to + t * V::N, at.count == V::N ? load<V>(base + t * from.time)
@@ -58,14 +99,8 @@ SUFFUSE_INLINE void load_tile(N* to, const ScanRows& from, const Lanes& at, int6
     return;
   }
   for (int t = 0; t < count; t += V::N) {
-    const int steps = static_cast<int>(smaller(V::N, count - t));
     V row[V::N];
-#pragma GCC unroll 16
-    for (int i = 0; i < V::N; i++) {
-      row[i] = i >= at.count   ? zero<V>()
-               : steps == V::N ? load<V>(base + i * from.channel + t)
-                               : load<V>(base + i * from.channel + t, steps);
-    }
+    load_rows(row, base + t, from.channel, at.count, static_cast<int>(smaller(V::N, count - t)));
     transpose(row);
 #pragma GCC unroll 16
     for (int i = 0; i < V::N; i++) store(to + (t + i) * V::N, row[i]);
@@ -74,44 +109,35 @@ SUFFUSE_INLINE void load_tile(N* to, const ScanRows& from, const Lanes& at, int6
 
 // The tile back to a contiguous tensor [batch, channel, time].
 template <class V, class S, class N>
-SUFFUSE_INLINE void store_tile(void* to, int64_t channels, int64_t length, const N* from,
+SUFFUSE_INLINE void store_tile(void* to, const SelectiveScanParams& p, const N* from,
                                const Lanes& at, int64_t begin, int count) {
-  S* base = static_cast<S*>(to) + (at.batch * channels + at.channel) * length + begin;
+  S* base = const_cast<S*>(first_row<S>(dense_rows(p, to), at, begin));
   for (int t = 0; t < count; t += V::N) {
-    const int steps = static_cast<int>(smaller(V::N, count - t));
     V row[V::N];
-#pragma GCC unroll 16
-    for (int i = 0; i < V::N; i++) row[i] = load<V>(from + (t + i) * V::N);
-    transpose(row);
-#pragma GCC unroll 16
-    for (int i = 0; i < V::N; i++) {
-      if (i >= at.count) continue;
-      if (steps == V::N) {
-        store(base + i * length + t, row[i]);
-      } else {
-        store(base + i * length + t, row[i], steps);
-      }
-    }
+    rows_of_tile(row, from, t);
+    store_rows(base + t, p.length, at.count, static_cast<int>(smaller(V::N, count - t)), row);
   }
 }
 
-// A matrix [channels, states] of this block's rows as to[n V::N + lane]; null is 0.
+// A matrix [channels, states], of which `row` is the first channel's, as to[n V::N + lane]; null is
+// 0.
 template <class V, class N>
-SUFFUSE_INLINE void load_states(N* to, const void* from, int64_t row, int64_t states, int count,
-                                N factor = N(1)) {
+SUFFUSE_INLINE void load_states(N* to, const void* from, int64_t row, int64_t states,
+                                const Lanes& at, N factor = N(1)) {
   const N* base = static_cast<const N*>(from) + row * states;
-  for (int64_t n = 0; n < states; n++) {
+  for (int64_t n = at.first_state; n < at.last_state; n++) {
     for (int i = 0; i < V::N; i++) {
-      to[n * V::N + i] = from && i < count ? factor * base[i * states + n] : N(0);
+      to[n * V::N + i] = from && i < at.count ? factor * base[i * states + n] : N(0);
     }
   }
 }
 
 template <class V, class N>
-SUFFUSE_INLINE void store_states(void* to, int64_t row, int64_t states, int count, const N* from) {
+SUFFUSE_INLINE void store_states(void* to, int64_t row, int64_t states, const Lanes& at,
+                                 const N* from) {
   N* base = static_cast<N*>(to) + row * states;
-  for (int64_t n = 0; n < states; n++) {
-    for (int i = 0; i < count; i++) base[i * states + n] = from[n * V::N + i];
+  for (int64_t n = at.first_state; n < at.last_state; n++) {
+    for (int i = 0; i < at.count; i++) base[i * states + n] = from[n * V::N + i];
   }
 }
 
@@ -123,36 +149,40 @@ SUFFUSE_INLINE V load_channels(const void* from, const Lanes& at) {
 // The block's lanes of the state before chunk `chunk`.
 template <class N>
 SUFFUSE_INLINE N* chunk_state(const SelectiveScanParams& p, const Lanes& at, int64_t chunk) {
-  const int64_t block = (at.batch * scan_chunks(p) + chunk) * scan_blocks(p) + at.block;
+  const int64_t block = (at.batch * scan_blocks(p) + at.block) * scan_chunks(p) + chunk;
   return static_cast<N*>(p.chunk_states) + block * p.states * kScanLanes;
 }
 
-// e^(delta A) as a power of 2; `any` where an A is positive and so the result may overflow.
+// 2^(delta A); `any` where an A is beyond what exp2_decay takes.
 template <bool any, class V>
-SUFFUSE_INLINE V decay(V exponent) {
-  return any ? exp2(exponent) : exp2_decay(exponent);
+SUFFUSE_INLINE V decay(V delta, V a) {
+  return any ? exp2(delta * a) : exp2_decay(delta, a);
 }
 
+// Whether an A is positive, so that the decay may overflow, or so large that a step below 10^10
+// does not keep it in exp2_decay's domain.
 template <class V, class N>
-SUFFUSE_INLINE bool any_positive(const N* a, int64_t states) {
-  bool positive = false;
-  for (int64_t i = 0; i < states * V::N; i++) positive = positive || !(a[i] <= N(0));
-  return positive;
+SUFFUSE_INLINE bool any_unusual(const N* a, const Lanes& at) {
+  bool unusual = false;
+  for (int64_t i = at.first_state * V::N; i < at.last_state * V::N; i++) {
+    unusual = unusual || !(a[i] <= N(0) && a[i] >= N(-1e10));
+  }
+  return unusual;
 }
 
-// Row n of B or C at one step. `both`: B and C vary in time, known when compiled, which keeps a
+// Number k of B or C at one step. `both`: B and C vary in time, known when compiled, which keeps a
 // branch out of the innermost loop.
 template <bool both, class V, class N>
-SUFFUSE_INLINE V projected(const ScanProjection& p, const N* packed, const N* constant, int n) {
-  return both || p.varying ? V(packed[n]) : load<V>(constant + n * V::N);
+SUFFUSE_INLINE V projected(const ScanProjection& p, const N* packed, const N* constant, int k) {
+  return both || p.varying ? V(packed[k]) : load<V>(constant + k * V::N);
 }
 
-// Calls fn(positive, both) with two compile-time booleans: whether an A may be positive, and
-// whether both B and C vary.
+// Calls fn(any, both) with two compile-time booleans: whether an A may be unusual, and whether both
+// B and C vary.
 template <class Fn>
-SUFFUSE_INLINE void for_kind(const SelectiveScanParams& p, bool positive, Fn fn) {
+SUFFUSE_INLINE void for_kind(const SelectiveScanParams& p, bool any, Fn fn) {
   if (p.b.varying && p.c.varying) {
-    if (positive) {
+    if (any) {
       fn(std::true_type(), std::true_type());
     } else {
       fn(std::false_type(), std::true_type());
@@ -167,7 +197,7 @@ template <class V, class N>
 SUFFUSE_INLINE void discretise(N* delta, int count, V bias, bool with_softplus) {
   for (int t = 0; t < count; t++) {
     const V x = load<V>(delta + t * V::N) + bias;
-    store(delta + t * V::N, with_softplus ? softplus(x) : x);
+    store(delta + t * V::N, with_softplus ? softplus_fast(x) : x);
   }
 }
 
@@ -180,16 +210,46 @@ SUFFUSE_INLINE bool restarts(const SelectiveScanParams& p, int64_t batch, const 
   return sequence[t] != sequence[before];
 }
 
-// Calls fn(lanes) for each group of V::N channels of block `block` of group `group`.
+// Calls fn(lanes) for each group of V::N channels of block `block` of group `group`, with one part
+// of the states.
 template <class V, class Fn>
 SUFFUSE_INLINE void for_lanes(const SelectiveScanParams& p, int64_t batch, int64_t group,
-                              int64_t block, Fn fn) {
+                              int64_t block, int64_t states_part, Fn fn) {
   const int64_t size = p.channels / p.groups, first = block * kScanLanes;
   const int64_t count = smaller(kScanLanes, size - first);
   const int64_t number = group * scan_blocks_of_group(p) + block;
   for (int part = 0; part * V::N < count; part++) {
     fn(Lanes{batch, group, group * size + first + part * V::N, number, part,
-             static_cast<int>(smaller(V::N, count - part * V::N))});
+             static_cast<int>(smaller(V::N, count - part * V::N)), static_cast<int>(states_part),
+             static_cast<int>(scan_part_begin(p, states_part)),
+             static_cast<int>(scan_part_begin(p, states_part + 1))});
+  }
+}
+
+// Where a part leaves row `row` of `rows` at step `begin` of time.
+template <class V, class N>
+SUFFUSE_INLINE N* part_row(const SelectiveScanParams& p, const Lanes& at, int64_t part,
+                           int64_t rows, int64_t row, int64_t begin) {
+  const int64_t block = at.batch * scan_blocks(p) + at.block;
+  const int64_t number = (block * scan_parts(p) + part) * rows + row;
+  const int64_t steps = scan_windows(p) * kScanSteps;
+  return static_cast<N*>(p.workspace) + (number * steps + begin) * kScanLanes + at.part * V::N;
+}
+template <class V, class N>
+SUFFUSE_INLINE void leave_row(const SelectiveScanParams& p, const Lanes& at, int64_t rows,
+                              int64_t row, const Steps& steps, const N* from) {
+  N* const to = part_row<V, N>(p, at, at.states_part, rows, row, steps.begin());
+  for (int t = 0; t < steps.count; t++) store(to + t * kScanLanes, load<V>(from + t * V::N));
+}
+// Adds what all parts have left to a tile.
+template <class V, class N>
+SUFFUSE_INLINE void add_parts_of_row(N* to, const SelectiveScanParams& p, const Lanes& at,
+                                     int64_t rows, int64_t row, const Steps& steps) {
+  for (int64_t part = 0; part < scan_parts(p); part++) {
+    const N* const from = part_row<V, N>(p, at, part, rows, row, steps.begin());
+    for (int t = 0; t < steps.count; t++) {
+      store(to + t * V::N, load<V>(to + t * V::N) + load<V>(from + t * kScanLanes));
+    }
   }
 }
 
