@@ -152,7 +152,7 @@ def test_notes_cover_a_kernel_or_its_template() -> None:
 
 
 def test_flags_are_the_products() -> None:
-    assert {"-O3", "-lineinfo", "-std=c++17"} <= set(cubin_build.product_flags())
+    assert {"-O3", "-Xfatbin=-compress-all", "-std=c++17"} <= set(cubin_build.product_flags())
     assert any("--warn-on-spills" in flag for flag in cubin_build.product_flags())
     assert cubin_build.product_archs() == ("sm_80", "sm_90a")
 
