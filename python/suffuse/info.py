@@ -24,6 +24,7 @@ OPS: dict[str, tuple[str, ...]] = {
         "attention_general_fwd",
         "attention_general_bwd",
         "attention_decode",
+        "attention_append",
     ),
     "causal_conv1d": ("causal_conv1d_fwd", "causal_conv1d_bwd", "causal_conv1d_update"),
     "guidance_gram": ("guidance_gram",),
@@ -35,6 +36,9 @@ OPS: dict[str, tuple[str, ...]] = {
     "selective_scan": ("selective_scan_fwd", "selective_scan_bwd", "selective_state_update"),
 }
 """Public op -> the torch ops behind it."""
+
+COPIES = ("attention_append",)
+"""Torch ops that only move data, which on CUDA torch's own indexing does."""
 
 
 def host_facts() -> dict[str, Any]:
@@ -64,7 +68,9 @@ def has_kernel(op: str, device: str) -> bool:
     """Whether every torch op behind the public op has a native kernel for ``device``."""
     key = {"cpu": "CPU", "cuda": "CUDA"}[device]
     return all(
-        torch._C._dispatch_has_kernel_for_dispatch_key(f"suffuse::{name}", key) for name in OPS[op]
+        torch._C._dispatch_has_kernel_for_dispatch_key(f"suffuse::{name}", key)
+        for name in OPS[op]
+        if device == "cpu" or name not in COPIES
     )
 
 
