@@ -10,7 +10,7 @@ from attention_inputs import CAUSAL, DTYPES, Shape, make
 from torch.autograd import forward_ad
 
 from suffuse import ops
-from suffuse.ops import attention
+from suffuse.ops import _dispatch, attention
 from suffuse.reference.attention import attention as reference
 from suffuse.testing import cpu_isas, use_isa, use_threads
 
@@ -206,15 +206,20 @@ def test_same_bits_for_any_number_of_threads(shape, causal, isa):
 
 
 def test_device_without_a_kernel_takes_the_reference(monkeypatch):
-    module = __import__("sys").modules["suffuse.ops.attention"]
-    monkeypatch.setattr(module, "_KERNEL_DEVICES", ("meta",))
-    monkeypatch.setattr(module, "_warned", set())
+    monkeypatch.setattr(_dispatch, "_library", type("None", (), {"LOADED": []}))
+    monkeypatch.setattr(_dispatch, "_warned", set())
     inputs = leaves(Shape(1, 5, 6, 2, 1, 4, 3), torch.float32)
+
+    class Elsewhere(torch.Tensor):
+        is_cpu = False
+
+    q = inputs[0].as_subclass(Elsewhere)
     with pytest.warns(UserWarning, match="attention: no kernel for device 'cpu'"):
-        out = attention(*inputs, causal="bottom_right")
+        out = attention(q, *inputs[1:], causal="bottom_right")
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # the warning comes once
-        again, lse = both(*inputs, causal="bottom_right")
+        again, lse = both(q, *inputs[1:], causal="bottom_right")
+    out, again = (x.as_subclass(torch.Tensor) for x in (out, again))
     assert torch.equal(out, again) and lse.shape == (1, 2, 5)
     torch.testing.assert_close(out, reference(*inputs, causal="bottom_right"))
     assert all(g is not None for g in torch.autograd.grad(out.sum(), inputs))

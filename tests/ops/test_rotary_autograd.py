@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-
 import pytest
 import torch
 from ops.rotary_calls import DOUBLE, FLOAT, example, integers
@@ -11,6 +9,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from suffuse import ops
+from suffuse.ops import _dispatch
 from suffuse.reference import rotary as formula
 
 
@@ -156,9 +155,8 @@ def test_in_place_compiles_without_a_graph_break(backend):
 
 
 def test_reference_runs_with_a_warning_where_there_is_no_kernel(monkeypatch: pytest.MonkeyPatch):
-    module = importlib.import_module("suffuse.ops.rotary")  # its function hides its name
-    monkeypatch.setattr(module, "_library", type("None", (), {"LOADED": []}))
-    monkeypatch.setattr(module, "_warned", set())
+    monkeypatch.setattr(_dispatch, "_library", type("None", (), {"LOADED": []}))
+    monkeypatch.setattr(_dispatch, "_warned", set())
     tensors = example((2, 3, 2, 10), dtype=FLOAT)
 
     class Elsewhere(torch.Tensor):

@@ -10,13 +10,6 @@ from torch import Tensor
 from suffuse.reference import attention as reference
 
 
-def kernel_devices(*names: str) -> tuple[str, ...]:
-    """Device types for which all of these torch ops have a kernel in this build."""
-    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
-    cuda = all(has_kernel(f"suffuse::{name}", "CUDA") for name in names)
-    return ("cpu", "meta", "cuda") if cuda else ("cpu", "meta")
-
-
 class Options(TypedDict, total=False):
     """The keyword arguments of `attention` that do not change the type of its result."""
 

@@ -9,12 +9,11 @@ from torch import Tensor
 
 from suffuse import _library  # noqa: F401  (registers the torch ops below)
 from suffuse.ops import _attention_arguments as arguments
+from suffuse.ops._dispatch import has_kernel, needs_gradient
 from suffuse.reference import attention as reference
 
 _decode = torch.ops.suffuse.attention_decode.default
 _append = torch.ops.suffuse.attention_append.default
-_DECODE_DEVICES = arguments.kernel_devices("attention_decode")
-_APPEND_DEVICES = arguments.kernel_devices("attention_append")
 
 
 def attention_decode(
@@ -75,7 +74,7 @@ def attention_decode(
         arguments.softcap_of(softcap, op), arguments.slopes_of(alibi_slopes, wide, op),
         arguments.to_wide(sinks, "sinks", wide, op), splits,
     )  # fmt: skip
-    run = _decode if q.device.type in _DECODE_DEVICES else reference.attention_decode
+    run = _decode if has_kernel(op, q) else reference.attention_decode
     out, lse = run(*call)
     return (out, lse) if return_lse else out
 
@@ -111,7 +110,7 @@ def attention_append(
         arguments.to_int32("cache_index", cache_index, op),
         arguments.to_int32("block_table", block_table, op),
     )  # fmt: skip
-    (_append if k.device.type in _APPEND_DEVICES else reference.attention_append)(*call)
+    (_append if has_kernel(op, k, on_cuda=False) else reference.attention_append)(*call)
 
 
 def _check(op: str, **tensors: Any) -> None:
@@ -122,7 +121,7 @@ def _check(op: str, **tensors: Any) -> None:
 
 def _refuse_gradients(op: str, **tensors: Tensor | None) -> None:
     for name, x in tensors.items():
-        if x is not None and x.requires_grad and torch.is_grad_enabled():
+        if needs_gradient(x):
             raise ValueError(
                 f"{op}: {name}: expected a tensor without gradient, got one that needs it; attention has gradients"
             )

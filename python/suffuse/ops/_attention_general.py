@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from suffuse import _library  # noqa: F401  (registers the torch ops below)
+from suffuse.ops._dispatch import needs_gradient
 from suffuse.reference import attention as reference
 
 _fwd = torch.ops.suffuse.attention_general_fwd.default
@@ -47,8 +48,7 @@ _VARIABLES = (0, 1, 2, 8, 10)  # and of those that may have a gradient: q, k, v,
 
 def run(call: Call) -> tuple[Tensor, Tensor]:
     """out and lse, with gradients where they are needed."""
-    variables = (call.q, call.k, call.v, call.bias, call.sinks)
-    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in variables):
+    if needs_gradient(call.q, call.k, call.v, call.bias, call.sinks):
         function = _General if torch._C._are_functorch_transforms_active() else _EagerGeneral
         return function.apply(*call)
     return _fwd(*call)

@@ -1,15 +1,9 @@
-"""What the public functions of causal_conv1d have in common: checks of arguments, the choice of kernels."""
+"""What the public functions of causal_conv1d have in common: checks of arguments, layouts."""
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 from torch import Tensor
-
-from suffuse import _library
-
-_warned: set[str] = set()
 
 
 def check_tensors(op: str, needed: tuple[str, ...], **named: object) -> None:
@@ -30,25 +24,6 @@ def is_silu(op: str, activation: str | None) -> bool:
 def wide_like(x: Tensor) -> torch.dtype:
     """The type of weights and sums."""
     return torch.float64 if x.dtype == torch.float64 else torch.float32
-
-
-def has_kernel(op: str, x: Tensor) -> bool:
-    """Whether a kernel takes x; warns once for a device without."""
-    if x.is_cpu or x.is_meta or (x.is_cuda and "cuda" in _library.LOADED):
-        return True
-    device = x.device.type
-    if device not in _warned and not torch.compiler.is_compiling():
-        _warned.add(device)
-        warnings.warn(
-            f"{op}: no kernel for device {device!r} in this build; the plain PyTorch formula runs "
-            "instead",
-            stacklevel=3,
-        )
-    return False
-
-
-def needs_gradient(*tensors: Tensor | None) -> bool:
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
 def empty_like_rows(x: Tensor) -> Tensor:

@@ -9,11 +9,10 @@ from suffuse import _library  # noqa: F401  (registers the torch op below)
 from suffuse.ops._causal_conv1d_common import (
     check_tensors,
     empty_like_rows,
-    has_kernel,
     is_silu,
-    needs_gradient,
     wide_like,
 )
+from suffuse.ops._dispatch import has_kernel, needs_gradient
 from suffuse.reference import causal_conv1d as formula
 
 _op = torch.ops.suffuse.causal_conv1d_update.default

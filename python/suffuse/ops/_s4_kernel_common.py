@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from suffuse import _library
+from suffuse import _library  # noqa: F401  (registers the torch ops below)
+from suffuse.ops._dispatch import has_kernel
 from suffuse.reference import s4_kernel as formula
-
-_warned: set[str] = set()
 
 
 def check_tensors(op: str, **named: object) -> None:
@@ -35,41 +31,16 @@ def check_complex(op: str, **named: Tensor) -> None:
         wanted = value.dtype
 
 
-def refuse_forward_mode(op: str, *tensors: Tensor) -> None:
-    """Raises NotImplementedError where an input has a tangent."""
-    if forward_ad._current_level < 0:
-        return
-    if any(forward_ad.unpack_dual(x).tangent is not None for x in tensors):
-        raise NotImplementedError(
-            f"{op}: forward-mode differentiation: expected reverse mode (backward, "
-            "torch.func.grad or vjp), got an input with a tangent"
-        )
-
-
-def _has_kernel(x: Tensor) -> bool:
-    if x.is_cpu or x.is_meta or (x.is_cuda and "cuda" in _library.LOADED):
-        return True
-    device = x.device.type
-    if device not in _warned and not torch.compiler.is_compiling():
-        _warned.add(device)
-        warnings.warn(
-            f"s4_kernel: no kernel for device {device!r} in this build; the plain PyTorch formula "
-            "runs instead",
-            stacklevel=4,
-        )
-    return False
-
-
 def vandermonde(v: Tensor, x: Tensor, length: int, real: bool) -> Tensor:
     """See the formula of that name."""
-    if not _has_kernel(x):
+    if not has_kernel("s4_kernel", x):
         return formula.vandermonde(v, x, length, real)
     return torch.ops.suffuse.s4_kernel_vandermonde.default(v, x, length, real)
 
 
 def moments(u: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """See the formula of that name."""
-    if not _has_kernel(x):
+    if not has_kernel("s4_kernel", x):
         return formula.moments(u, x)
     return torch.ops.suffuse.s4_kernel_moments.default(u, x)
 
@@ -78,7 +49,7 @@ def cauchy(
     v: Tensor, z: Tensor, w: Tensor, power: int, conj: bool, both: bool
 ) -> tuple[Tensor, Tensor]:
     """See the formula of that name."""
-    if not _has_kernel(v):
+    if not has_kernel("s4_kernel", v):
         return formula.cauchy(v, z, w, power, conj, both)
     return torch.ops.suffuse.s4_kernel_cauchy.default(v, z, w, power, conj, both)
 

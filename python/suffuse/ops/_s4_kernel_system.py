@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from suffuse.ops._s4_kernel_common import check_complex, check_tensors, refuse_forward_mode
+from suffuse.ops._dispatch import refuse_forward_mode
+from suffuse.ops._s4_kernel_common import check_complex, check_tensors
 
 OP = "s4_kernel"
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from suffuse import _library  # noqa: F401  (registers the torch op below)
-from suffuse.ops._selective_scan_common import has_kernel
+from suffuse.ops._dispatch import has_kernel
+from suffuse.ops._selective_scan_common import fits_cuda
 from suffuse.reference import selective_scan as formula
 
 _op = torch.ops.suffuse.selective_state_update.default
@@ -88,7 +89,7 @@ def selective_state_update(
         dt_bias if dt_bias is None else dt_bias.to(wide), dt_softplus, state_batch_indices,
     )  # fmt: skip
     needs = gradient and any(isinstance(v, Tensor) and v.requires_grad for v in operands)
-    if needs or not has_kernel("selective_state_update", x, common):
+    if needs or not has_kernel("selective_state_update", x, fits_cuda(common)):
         return formula.selective_state_update_fwd(*operands).to(x.dtype)  # type: ignore[arg-type]
     return _op(*operands).to(x.dtype)
 

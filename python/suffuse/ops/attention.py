@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from typing_extensions import Unpack
 
 from suffuse import _library  # noqa: F401  (registers the torch ops below)
 from suffuse.ops import _attention_arguments as arguments
 from suffuse.ops._attention_decode import attention_append, attention_decode
 from suffuse.ops._attention_general import Call, run, run_reference
+from suffuse.ops._dispatch import has_kernel, needs_gradient, refuse_forward_mode
 from suffuse.reference import attention as reference
 
 __all__ = ["attention", "attention_append", "attention_decode"]
 
 _fwd = torch.ops.suffuse.attention_fwd.default
 _bwd = torch.ops.suffuse.attention_bwd.default
-_KERNEL_DEVICES = arguments.kernel_devices(
-    "attention_fwd", "attention_bwd", "attention_general_fwd", "attention_general_bwd"
-)
 _HALF = (torch.float32, torch.bfloat16, torch.float16)  # what autocast may convert
 
 
@@ -141,53 +137,22 @@ def attention(
 
 
 def _plain(q: Tensor, k: Tensor, v: Tensor, scale: float, code: int) -> tuple[Tensor, Tensor]:
-    if not _has_kernel(q):
+    if not has_kernel("attention", q):
         return reference.attention_fwd(q, k, v, scale, code)
-    if torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad):
+    if needs_gradient(q, k, v):
         function = _Attention if torch._C._are_functorch_transforms_active() else _EagerAttention
         return function.apply(q, k, v, scale, code)
-    if forward_ad._current_level >= 0:
-        _refuse_forward_mode(q, k, v)
+    refuse_forward_mode("attention", q, k, v)
     return _fwd(q, k, v, scale, code)
 
 
 def _general(call: Call) -> tuple[Tensor, Tensor]:
-    if forward_ad._current_level >= 0:
-        _refuse_forward_mode(*(x for x in (*call[:3], call.bias, call.sinks) if x is not None))
-    return run(call) if _has_kernel(call.q) else run_reference(call)
-
-
-def _has_kernel(q: Tensor) -> bool:
-    """Whether a kernel takes q; warns once for a device without."""
-    device = q.device.type
-    if device in _KERNEL_DEVICES:
-        return True
-    _warn_no_kernel(device)
-    return False
+    refuse_forward_mode("attention", call.q, call.k, call.v, call.bias, call.sinks)
+    return run(call) if has_kernel("attention", call.q) else run_reference(call)
 
 
 def _autocast(x: Tensor, device: str) -> Tensor:
     return x.to(torch.get_autocast_dtype(device)) if x.dtype in _HALF else x
-
-
-_warned: set[str] = set()
-
-
-def _warn_no_kernel(device: str) -> None:
-    if device not in _warned and not torch.compiler.is_compiling():
-        _warned.add(device)
-        warnings.warn(
-            f"attention: no kernel for device {device!r} in this build; the plain PyTorch formula runs instead",
-            stacklevel=3,
-        )
-
-
-def _refuse_forward_mode(*tensors: Tensor) -> None:
-    if any(forward_ad.unpack_dual(x).tangent is not None for x in tensors):
-        raise NotImplementedError(
-            "attention: forward-mode differentiation: expected reverse mode (backward, torch.func.grad or vjp), "
-            "got an input with a tangent"
-        )
 
 
 class _Attention(torch.autograd.Function):

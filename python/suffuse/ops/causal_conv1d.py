@@ -6,18 +6,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from suffuse import _library  # noqa: F401  (registers the torch ops below)
 from suffuse.ops._causal_conv1d_common import (
     check_tensors,
     empty_like_rows,
-    has_kernel,
     is_silu,
-    needs_gradient,
     wide_like,
 )
 from suffuse.ops._causal_conv1d_update import causal_conv1d_update, causal_conv1d_varlen_states
+from suffuse.ops._dispatch import has_kernel, needs_gradient, refuse_forward_mode
 from suffuse.reference import causal_conv1d as formula
 
 __all__ = ["causal_conv1d", "causal_conv1d_update", "causal_conv1d_varlen_states"]
@@ -83,20 +81,11 @@ def causal_conv1d(
     elif needs_gradient(*operands):
         out = _CausalConv1d.apply(*operands, silu)
     else:
-        if forward_ad._current_level >= 0:
-            _refuse_forward_mode(operands)
+        refuse_forward_mode(op, *operands)
         out = _fwd(*operands, silu)
     if not return_final_state:
         return out
     return out, formula.final_state(x, weight.shape[1], initial_state, seq_idx)
-
-
-def _refuse_forward_mode(tensors: tuple[Tensor | None, ...]) -> None:
-    if any(x is not None and forward_ad.unpack_dual(x).tangent is not None for x in tensors):
-        raise NotImplementedError(
-            "causal_conv1d: forward-mode differentiation: expected reverse mode (backward, "
-            "torch.func.grad or vjp), got an input with a tangent"
-        )
 
 
 class _CausalConv1d(torch.autograd.Function):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from suffuse import _library
+from suffuse import _library  # noqa: F401  (registers the torch ops below)
+from suffuse.ops._dispatch import has_kernel, refuse_forward_mode
 from suffuse.reference import linear_scan as formula
 
 _op = torch.ops.suffuse.linear_scan.default
@@ -71,14 +70,12 @@ def linear_scan(
         half = x.dtype in (torch.bfloat16, torch.float16)
         initial_state = initial_state.to(torch.float32 if half else x.dtype)
     operands = (a.resolve_conj(), x.resolve_conj(), initial_state, seq_idx)
-    if not _has_kernel(x):
-        _warn_no_kernel(x.device.type)
+    if not has_kernel("linear_scan", x):
         h, last = formula.linear_scan_fwd(*operands, reverse, False)
     elif torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in operands):
         h, last = _LinearScan.apply(*operands, reverse, False)
     else:
-        if forward_ad._current_level >= 0:
-            _refuse_forward_mode(operands)
+        refuse_forward_mode("linear_scan", *operands)
         h, last = _op(*operands, reverse, False)
     return (h, last) if return_last_state else h
 
@@ -86,31 +83,6 @@ def linear_scan(
 def _expands(a: Tensor, x: Tensor) -> bool:
     padded = (1,) * (x.dim() - a.dim()) + tuple(a.shape)
     return a.dim() <= x.dim() and all(n in (1, m) for n, m in zip(padded, x.shape, strict=True))
-
-
-def _has_kernel(x: Tensor) -> bool:
-    return x.is_cpu or x.is_meta or (x.is_cuda and "cuda" in _library.LOADED)
-
-
-_warned: set[str] = set()
-
-
-def _warn_no_kernel(device: str) -> None:
-    if device not in _warned and not torch.compiler.is_compiling():
-        _warned.add(device)
-        warnings.warn(
-            f"linear_scan: no kernel for device {device!r} in this build; the plain PyTorch formula "
-            "runs instead",
-            stacklevel=3,
-        )
-
-
-def _refuse_forward_mode(tensors: tuple[Tensor | None, ...]) -> None:
-    if any(x is not None and forward_ad.unpack_dual(x).tangent is not None for x in tensors):
-        raise NotImplementedError(
-            "linear_scan: forward-mode differentiation: expected reverse mode (backward, "
-            "torch.func.grad or vjp), got an input with a tangent"
-        )
 
 
 class _LinearScan(torch.autograd.Function):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from suffuse import _library
+from suffuse import _library  # noqa: F401  (registers the torch ops below)
+from suffuse.ops._dispatch import has_kernel, needs_gradient, refuse_forward_mode
 from suffuse.ops.rotary import rotary
 from suffuse.reference import qk_norm as formula
 
@@ -59,7 +58,7 @@ def qk_norm(
         NotImplementedError: forward-mode differentiation.
     """
     _check_tensors(q=q, k=k, q_weight=q_weight, k_weight=k_weight, cos=cos, sin=sin)
-    if cos is not None and sin is not None and _needs_gradient(cos, sin):
+    if cos is not None and sin is not None and needs_gradient(cos, sin):
         q, k = qk_norm(q, k, q_weight, k_weight, eps=eps)
         own = cos.to(_table_type(q, cos)), sin.to(_table_type(q, sin))
         return rotary(q, *own, interleaved=interleaved), rotary(k, *own, interleaved=interleaved)
@@ -67,12 +66,11 @@ def qk_norm(
     q_weight, k_weight = (w if w is None else w.to(wide) for w in (q_weight, k_weight))
     cos, sin = (_rows(t, q, wide) for t in (cos, sin))
     operands = (q, k, q_weight, k_weight, cos, sin)
-    if not _has_kernel(q):
+    if not has_kernel("qk_norm", q):
         return formula.qk_norm_fwd(*operands, eps, interleaved)
-    if _needs_gradient(*operands):
+    if needs_gradient(*operands):
         return _QkNorm.apply(*operands, eps, interleaved)
-    if forward_ad._current_level >= 0:
-        _refuse_forward_mode(operands)
+    refuse_forward_mode("qk_norm", *operands)
     return _fwd(*operands, eps, interleaved)
 
 
@@ -97,35 +95,6 @@ def _rows(table: Tensor | None, q: Tensor, wide: torch.dtype) -> Tensor | None:
     if table.dim() >= 2 and q.dim() == 4:
         table = table[..., : q.shape[1], :]
     return table.to(wide)
-
-
-_warned: set[str] = set()
-
-
-def _has_kernel(q: Tensor) -> bool:
-    if q.is_cpu or q.is_meta or (q.is_cuda and "cuda" in _library.LOADED):
-        return True
-    device = q.device.type
-    if device not in _warned and not torch.compiler.is_compiling():
-        _warned.add(device)
-        warnings.warn(
-            f"qk_norm: no kernel for device {device!r} in this build; the plain PyTorch formula runs "
-            "instead",
-            stacklevel=3,
-        )
-    return False
-
-
-def _needs_gradient(*tensors: Tensor | None) -> bool:
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-
-
-def _refuse_forward_mode(tensors: tuple[Tensor | None, ...]) -> None:
-    if any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors):
-        raise NotImplementedError(
-            "qk_norm: forward-mode differentiation: expected reverse mode (backward, "
-            "torch.func.grad or vjp), got an input with a tangent"
-        )
 
 
 class _QkNorm(torch.autograd.Function):

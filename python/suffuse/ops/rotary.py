@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from suffuse import _library
+from suffuse import _library  # noqa: F401  (registers the torch ops below)
+from suffuse.ops._dispatch import has_kernel, needs_gradient, refuse_forward_mode
 from suffuse.reference import rotary as formula
 
 _op = torch.ops.suffuse.rotary.default
@@ -59,12 +58,11 @@ def rotary(
         NotImplementedError: forward-mode differentiation.
     """
     operands = _operands("rotary", x, cos, sin, offsets, cu_seqlens)
-    if not _has_kernel("rotary", x):
+    if not has_kernel("rotary", x):
         return formula.rotary_fwd(*operands, interleaved, inverse)
-    if _needs_gradient(x, cos, sin):
+    if needs_gradient(x, cos, sin):
         return _Rotary.apply(*operands, interleaved, inverse)
-    if forward_ad._current_level >= 0:
-        _refuse_forward_mode((x, cos, sin))
+    refuse_forward_mode("rotary", x, cos, sin)
     return _op(*operands, interleaved, inverse)
 
 
@@ -95,14 +93,13 @@ def rotary_(
     """
     operands = _operands("rotary_", x, cos, sin, offsets, cu_seqlens)
     for name, tensor in (("x", x), ("cos", cos), ("sin", sin)):
-        if _needs_gradient(tensor):
+        if needs_gradient(tensor):
             raise ValueError(
                 f"rotary_: {name}: expected a tensor without gradient, got one that needs it; "
                 "rotary has gradients"
             )
-    if forward_ad._current_level >= 0:
-        _refuse_forward_mode((x, cos, sin))
-    if _has_kernel("rotary_", x):
+    refuse_forward_mode("rotary", x, cos, sin)
+    if has_kernel("rotary_", x):
         _op_in_place(*operands, interleaved, inverse)
         return x
     return x.copy_(formula.rotary_fwd(*operands, interleaved, inverse))
@@ -128,35 +125,6 @@ def _operands(
     if isinstance(offsets, (int, torch.SymInt)) and not isinstance(offsets, bool):
         return x, cos, sin, None, cu_seqlens, offsets
     raise TypeError(f"{op}: offsets: expected an int or a tensor, got {type(offsets).__name__}")
-
-
-def _has_kernel(op: str, x: Tensor) -> bool:
-    if x.is_cpu or x.is_meta or (x.is_cuda and "cuda" in _library.LOADED):
-        return True
-    device = x.device.type
-    if device not in _warned and not torch.compiler.is_compiling():
-        _warned.add(device)
-        warnings.warn(
-            f"{op}: no kernel for device {device!r} in this build; the plain PyTorch formula runs "
-            "instead",
-            stacklevel=3,
-        )
-    return False
-
-
-_warned: set[str] = set()
-
-
-def _needs_gradient(*tensors: Tensor) -> bool:
-    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-
-
-def _refuse_forward_mode(tensors: tuple[Tensor, ...]) -> None:
-    if any(forward_ad.unpack_dual(t).tangent is not None for t in tensors):
-        raise NotImplementedError(
-            "rotary: forward-mode differentiation: expected reverse mode (backward, "
-            "torch.func.grad or vjp), got an input with a tangent"
-        )
 
 
 class _Rotary(torch.autograd.Function):

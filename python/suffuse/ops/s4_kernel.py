@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from suffuse.ops import _s4_kernel_common as product
+from suffuse.ops._dispatch import refuse_forward_mode
 from suffuse.ops._s4_kernel_convolution import fft_conv
 from suffuse.ops._s4_kernel_system import check_system, diagonal_terms, low_rank_terms, truncated_C
 
@@ -105,7 +106,7 @@ def log_vandermonde(v: Tensor, x: Tensor, L: int, *, conj: bool = True) -> Tenso
     op = "log_vandermonde"
     product.check_tensors(op, v=v, x=x)
     product.check_complex(op, v=v, x=x)
-    product.refuse_forward_mode(op, v, x)
+    refuse_forward_mode(op, v, x)
     v, x = torch.broadcast_tensors(v, x)
     if v.dim() == 0:
         raise RuntimeError(f"{op}: v: expected shape [..., N], got ()")
@@ -136,7 +137,7 @@ def log_vandermonde_transpose(u: Tensor, v: Tensor, x: Tensor, L: int) -> Tensor
     op = "log_vandermonde_transpose"
     product.check_tensors(op, u=u, v=v, x=x)
     product.check_complex(op, v=v, x=x)
-    product.refuse_forward_mode(op, u, v, x)
+    refuse_forward_mode(op, u, v, x)
     if u.dim() == 0 or u.shape[-1] != L:
         raise RuntimeError(f"{op}: u: expected shape [..., {L}], got {tuple(u.shape)}")
     lead = torch.broadcast_shapes(u.shape[:-1], v.shape[:-1], x.shape[:-1])
@@ -170,7 +171,7 @@ def cauchy_mult(v: Tensor, z: Tensor, w: Tensor, *, conj: bool = True) -> Tensor
     op = "cauchy_mult"
     product.check_tensors(op, v=v, z=z, w=w)
     product.check_complex(op, v=v, z=z, w=w)
-    product.refuse_forward_mode(op, v, z, w)
+    refuse_forward_mode(op, v, z, w)
     for name, value in (("v", v), ("z", z), ("w", w)):
         if value.dim() == 0:
             raise RuntimeError(f"{op}: {name}: expected at least 1 dimension, got shape ()")

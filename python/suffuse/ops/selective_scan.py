@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from suffuse import _library  # noqa: F401  (registers the torch ops below)
-from suffuse.ops._selective_scan_common import has_kernel
+from suffuse.ops._dispatch import has_kernel, refuse_forward_mode
+from suffuse.ops._selective_scan_common import fits_cuda
 from suffuse.ops._selective_scan_update import selective_state_update
 from suffuse.reference import selective_scan as formula
 
@@ -80,7 +80,7 @@ def selective_scan(
         if not isinstance(value, Tensor) and (value is not None or name in _TENSORS[:5]):
             got = type(value).__name__
             raise TypeError(f"selective_scan: {name}: expected a tensor, got {got}")
-    if A.is_complex() or not has_kernel("selective_scan", u, u.dtype, A.shape[-1]):
+    if A.is_complex() or not has_kernel("selective_scan", u, fits_cuda(u.dtype, A.shape[-1])):
         out, last = formula.selective_scan_fwd(*given, delta_softplus, reverse)  # type: ignore[arg-type]
         return (out, last) if return_last_state else out
     wide = torch.float64 if u.dtype == torch.float64 else torch.float32
@@ -91,18 +91,9 @@ def selective_scan(
     if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in operands):
         out, last, *_ = _SelectiveScan.apply(*operands, delta_softplus, reverse)
     else:
-        if forward_ad._current_level >= 0:
-            _refuse_forward_mode(operands)
+        refuse_forward_mode("selective_scan", *operands)
         out, last, *_ = _fwd(*operands, delta_softplus, reverse, False)
     return (out, last) if return_last_state else out
-
-
-def _refuse_forward_mode(tensors: tuple[Tensor | None, ...]) -> None:
-    if any(x is not None and forward_ad.unpack_dual(x).tangent is not None for x in tensors):
-        raise NotImplementedError(
-            "selective_scan: forward-mode differentiation: expected reverse mode (backward, "
-            "torch.func.grad or vjp), got an input with a tangent"
-        )
 
 
 class _SelectiveScan(torch.autograd.Function):
