@@ -12,7 +12,7 @@ from suffuse.nn import _diagonal
 __all__ = ["LRU"]
 
 
-class LRU(nn.Module):
+class LRU(_diagonal.DiagonalLayer):
     """x_t = lambda x_{t-1} + gamma B u_t, y_t = Re(C x_t) + D u_t: [B, T, H] -> [B, T, H].
 
     lambda = exp(-exp(nu_log) + i exp(theta_log)) stays within the unit circle.
@@ -41,7 +41,7 @@ class LRU(nn.Module):
             raise ValueError(
                 f"LRU: r_min, r_max: expected 0 <= r_min < r_max < 1, got {r_min}, {r_max}"
             )
-        self.d_model, self.d_state = d_model, d_state
+        self.d_model, self.d_state, self.complex_states = d_model, d_state, d_state
         square = torch.rand(d_state) * (r_max**2 - r_min**2) + r_min**2
         nu = (-0.5 * square.clamp(min=1e-12).log()).log()
         self.nu_log = nn.Parameter(nu)
@@ -54,33 +54,6 @@ class LRU(nn.Module):
             nn.Parameter(torch.randn(d_model, d_state) / math.sqrt(d_state)) for _ in range(2)
         )
         self.D = nn.Parameter(torch.randn(d_model))
-
-    def forward(self, x: Tensor, cache: Tensor | None = None) -> Tensor:
-        """All steps at once.
-
-        Args:
-            x: [B, T, H].
-            cache: goes on from it and leaves the last state in it (which is data: no gradient);
-                None: from 0.
-        """
-        u = x.to(_diagonal.wide_of(self.D))
-        state = None if cache is None else cache.clone()
-        y, last = _diagonal.scan(u, *self._system(), state)
-        if cache is not None:
-            cache.copy_(last.detach())
-        return (y + self.D * u).to(x.dtype)
-
-    def step(self, x: Tensor, cache: Tensor) -> Tensor:
-        """One step [B, H] -> [B, H]; the cache moves on in place. The states are data: no gradient."""
-        u = x.to(_diagonal.wide_of(self.D))
-        y, state = _diagonal.step(u, *self._system(), cache.clone())
-        cache.copy_(state.detach())
-        return (y + self.D * u).to(x.dtype)
-
-    def allocate_cache(self, batch_size: int) -> Tensor:
-        """The state before the first step: zeros, complex [B, N]."""
-        dtype = torch.complex128 if self.D.dtype == torch.float64 else torch.complex64
-        return self.D.new_zeros(batch_size, self.d_state, dtype=dtype)
 
     def _system(self) -> tuple[Tensor, Tensor, Tensor]:
         """lambda [N], gamma B [N, H], C [H, N]."""

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
 from suffuse.nn._mamba_layer import MambaLayer
-from suffuse.nn._selective_layer import SelectiveCache
+from suffuse.nn._selective_layer import CachedLayer, SelectiveCache
 
 __all__ = ["Mamba", "SelectiveCache"]
 
 
-class Mamba(MambaLayer):
+class Mamba(CachedLayer, MambaLayer):
     """Projection, causal convolution, selective scan, gate, projection: [B, T, D] -> [B, T, D].
 
     Parameters have the names of the package mamba_ssm, whose checkpoints load.
@@ -52,36 +49,3 @@ class Mamba(MambaLayer):
             d_model, d_state, d_conv, expand, dt_rank, dt_min, dt_max, dt_init, dt_scale,
             dt_init_floor, conv_bias, bias,
         )  # fmt: skip
-
-    def forward(
-        self, x: Tensor, cache: SelectiveCache | None = None, *, seq_idx: Tensor | None = None
-    ) -> Tensor:
-        """All steps at once.
-
-        Args:
-            x: [B, T, D].
-            cache: goes on from it and leaves the last state in it; None: from 0.
-            seq_idx: int32 [B, T]: sequences packed into one row. The cache belongs to the first, and
-                is of the last afterwards.
-        """
-        if cache is None:
-            return self._sequence(x, seq_idx=seq_idx)
-        return self._sequence(x, cache.conv, cache.state, seq_idx)
-
-    def step(self, x: Tensor, cache: SelectiveCache) -> Tensor:
-        """One step [B, D] -> [B, D]; the cache moves on in place. The states are data: no gradient."""
-        return self._token(x, cache.conv, cache.state)
-
-    def allocate_cache(
-        self, batch_size: int, *, dtype: torch.dtype | None = None
-    ) -> SelectiveCache:
-        """A cache of zeros.
-
-        Args:
-            batch_size: B.
-            dtype: of the inputs, and so of the convolution's cache; None: the weights'. The state is
-                float32 (float64 for float64).
-        """
-        dtype = self.in_proj.weight.dtype if dtype is None else dtype
-        wide = torch.promote_types(dtype, torch.float32)
-        return SelectiveCache(*self._states(batch_size, self.d_conv - 1, dtype, wide))

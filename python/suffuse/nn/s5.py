@@ -12,7 +12,7 @@ from suffuse.nn import _diagonal, hippo
 __all__ = ["S5"]
 
 
-class S5(nn.Module):
+class S5(_diagonal.DiagonalLayer):
     """One diagonal state-space model with many inputs and outputs: [B, T, H] -> [B, T, H].
 
     x' = Lambda x + B u, y = 2 Re(C x) + D u, discretised, as a scan. The states are one of each pair
@@ -50,6 +50,7 @@ class S5(nn.Module):
                 f"S5: blocks: expected half a divisor of {d_state} states, got {blocks}"
             )
         self.d_model, self.d_state, self.discretization = d_model, d_state, discretization
+        self.complex_states = d_state // 2
         w, _, _, basis = hippo.nplr("legs", d_state // blocks)
         self.Lambda_re = nn.Parameter(w.real.repeat(blocks).float())
         self.Lambda_im = nn.Parameter(w.imag.repeat(blocks).float())
@@ -61,33 +62,6 @@ class S5(nn.Module):
         self.D = nn.Parameter(torch.randn(d_model))
         span = math.log(dt_max / dt_min)
         self.log_step = nn.Parameter(torch.rand(d_state // 2, 1) * span + math.log(dt_min))
-
-    def forward(self, x: Tensor, cache: Tensor | None = None) -> Tensor:
-        """All steps at once.
-
-        Args:
-            x: [B, T, H].
-            cache: goes on from it and leaves the last state in it (which is data: no gradient);
-                None: from 0.
-        """
-        u = x.to(_diagonal.wide_of(self.D))
-        state = None if cache is None else cache.clone()
-        y, last = _diagonal.scan(u, *self._system(), state)
-        if cache is not None:
-            cache.copy_(last.detach())
-        return (y + self.D * u).to(x.dtype)
-
-    def step(self, x: Tensor, cache: Tensor) -> Tensor:
-        """One step [B, H] -> [B, H]; the cache moves on in place. The states are data: no gradient."""
-        u = x.to(_diagonal.wide_of(self.D))
-        y, state = _diagonal.step(u, *self._system(), cache.clone())
-        cache.copy_(state.detach())
-        return (y + self.D * u).to(x.dtype)
-
-    def allocate_cache(self, batch_size: int) -> Tensor:
-        """The state before the first step: zeros, complex [B, P]."""
-        dtype = torch.complex128 if self.D.dtype == torch.float64 else torch.complex64
-        return self.D.new_zeros(batch_size, self.d_state // 2, dtype=dtype)
 
     def _system(self) -> tuple[Tensor, Tensor, Tensor]:
         """Discretised: decay [P], B [P, H], and 2 C [H, P]."""
