@@ -7,31 +7,13 @@
 #include <optional>
 #include <tuple>
 
-#include "ops/attention/arguments-inl.h"
 #include "ops/attention/cuda/launch.h"
 #include "ops/attention/cuda/launch_backward.h"
-#include "ops/attention/decode_cuda-inl.h"
+#include "ops/attention/decode_arguments-inl.h"
+#include "ops/attention/entries-inl.h"
 
 namespace suffuse {
 namespace {
-
-constexpr char kForward[] = "attention", kBackward[] = "attention backward";
-
-AttentionTensor result_rows(const Tensor& t) {
-  return {t.mutable_data_ptr(), t.stride(0), t.stride(1), t.stride(2)};
-}
-
-AttentionOptions plain_options(const char* op, double scale, int64_t causal) {
-  if (causal < 0 || causal > 2) {
-    fail(op, "causal", "0 (none), 1 (top_left) or 2 (bottom_right)", std::to_string(causal));
-  }
-  AttentionOptions o{};
-  o.scale = scale;
-  o.left = -1;
-  o.right = causal == 0 ? -1 : 0;
-  o.top_left = causal == 1;
-  return o;
-}
 
 // Runs on q's device and stream.
 template <class Run>
@@ -70,17 +52,9 @@ std::tuple<Tensor, Tensor> forward(const Tensor& q, const Tensor& k, const Tenso
 
 // In the bias's shape.
 Tensor bias_gradient(AttentionGradParams& a, const Tensor& q, const Optional& bias) {
-  if (!bias) fail(kBackward, "bias_grad", "False without a bias", "True");
-  if (bias->scalar_type() == ScalarType::Bool) {
-    fail(kBackward, "bias_grad", "False for a bool bias", "True");
-  }
+  check_bias_gradient(bias);
   Tensor grad = empty(q, bias->sizes(), ScalarType::Float);
-  a.grad_bias = grad.mutable_data_ptr();
-  const auto stride = [&](int i) { return grad.size(i) == 1 ? 0 : grad.stride(i); };
-  a.grad_bias_batch = stride(0);
-  a.grad_bias_head = stride(1);
-  a.grad_bias_row = stride(2);
-  a.grad_bias_key = stride(3);
+  point_to_bias_gradient(a, grad);
   return grad;
 }
 
@@ -89,8 +63,6 @@ Tensor gradient_like(const Tensor& t, bool packed) {
   return packed ? torch::stable::new_zeros(t, t.sizes(), t.scalar_type())
                 : empty(t, t.sizes(), t.scalar_type());
 }
-
-using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
 Gradients backward(const Tensor& grad_out, const Optional& grad_lse, const Tensor& q,
                    const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse,
@@ -122,52 +94,17 @@ Gradients backward(const Tensor& grad_out, const Optional& grad_lse, const Tenso
   return {grad_q, grad_k, grad_v, grad_bias};
 }
 
-std::tuple<Tensor, Tensor> attention_fwd(Tensor q, Tensor k, Tensor v, double scale,
-                                         int64_t causal) {
-  return forward(q, k, v, plain_options(kForward, scale, causal));
-}
-
-std::tuple<Tensor, Tensor, Tensor> attention_bwd(Tensor grad_out, Optional grad_lse, Tensor q,
-                                                 Tensor k, Tensor v, Tensor out, Tensor lse,
-                                                 double scale, int64_t causal) {
-  const auto [grad_q, grad_k, grad_v, grad_bias] = backward(
-      grad_out, grad_lse, q, k, v, out, lse, plain_options(kBackward, scale, causal), false);
-  return {grad_q, grad_k, grad_v};
-}
-
-std::tuple<Tensor, Tensor> attention_general_fwd(
-    Tensor q, Tensor k, Tensor v, double scale, int64_t left, int64_t right, bool top_left,
-    double softcap, Optional bias, Optional alibi_slopes, Optional sinks, double dropout,
-    Optional seed, Optional cu_seqlens_q, Optional cu_seqlens_k, Optional seqused_q,
-    Optional seqused_k, std::optional<int64_t> max_seqlen_q, std::optional<int64_t> max_seqlen_k) {
-  return forward(q, k, v,
-                 {scale, left, right, top_left, softcap, bias, alibi_slopes, sinks, dropout, seed,
-                  cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, max_seqlen_q, max_seqlen_k});
-}
-
-Gradients attention_general_bwd(Tensor grad_out, Optional grad_lse, Tensor q, Tensor k, Tensor v,
-                                Tensor out, Tensor lse, double scale, int64_t left, int64_t right,
-                                bool top_left, double softcap, Optional bias, Optional alibi_slopes,
-                                Optional sinks, double dropout, Optional seed,
-                                Optional cu_seqlens_q, Optional cu_seqlens_k, Optional seqused_q,
-                                Optional seqused_k, std::optional<int64_t> max_seqlen_q,
-                                std::optional<int64_t> max_seqlen_k, bool bias_grad) {
-  return backward(grad_out, grad_lse, q, k, v, out, lse,
-                  {scale, left, right, top_left, softcap, bias, alibi_slopes, sinks, dropout, seed,
-                   cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, max_seqlen_q, max_seqlen_k},
-                  bias_grad);
-}
-
 std::tuple<Tensor, Tensor> attention_decode(Tensor q, Tensor k_cache, Tensor v_cache,
                                             Optional cache_seqlens, Optional cache_index,
                                             Optional left_pad, Optional block_table, double scale,
                                             int64_t left, int64_t right, double softcap,
                                             Optional alibi_slopes, Optional sinks, int64_t splits) {
-  if (splits < 0) fail(DecodeCall::kOp, "splits", "a number >= 0", std::to_string(splits));
   DecodeCall call(q, k_cache, v_cache);
-  call.fill_layout(cache_seqlens, cache_index, left_pad, block_table);
-  call.fill_scores(scale, left, right, softcap, alibi_slopes, sinks);
   AttentionParams& p = call.p;
+  const CacheLayout cache(kDecode, k_cache, p.B, cache_seqlens, cache_index, left_pad, block_table);
+  p.layout = cache.layout;
+  p.S = cache.room();
+  call.fill_scores(scale, left, right, softcap, alibi_slopes, sinks, splits);
   const int64_t rows[] = {p.B, p.T, p.H, p.Dv}, states[] = {p.B, p.H, p.T};
   const int64_t floats[] = {attention_decode_cuda_floats(p, splits)};
   Tensor out = empty(q, shape(rows), q.scalar_type());

@@ -2,6 +2,7 @@
 // attention, which have included torch.
 #pragma once
 
+#include "ops/attention/arguments-inl.h"
 #include "ops/attention/cpu/decode.h"
 #include "ops/attention/plan-inl.h"
 #include "torch/empty.h"
