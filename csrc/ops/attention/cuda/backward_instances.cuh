@@ -3,13 +3,13 @@
 
 #include "ops/attention/cuda/backward_instances.h"
 #include "ops/attention/cuda/backward_passes.cuh"
-#include "ops/attention/cuda/launcher.cuh"
+#include "cuda/launcher.cuh"
 
 namespace suffuse {
 
 template <class S, bool kGeneral, bool kTf32, int... kHeads>
 void launch_attention_backward(const AttentionGradParams& g, void* stream) {
-  const AttentionLauncher launch{static_cast<cudaStream_t>(stream)};
+  const Launcher launch("attention", stream);
   const int head = attention_head(g.forward);
   ((head == kHeads ? attention_backward_passes<S, kHeads, kGeneral, kTf32>(g, launch) : void()),
    ...);

@@ -1,12 +1,12 @@
 // The CUDA kernels of split-KV decoding.
+#include "cuda/launcher.cuh"
 #include "ops/attention/cuda/launch.h"
-#include "ops/attention/cuda/launcher.cuh"
 #include "ops/attention/cuda/passes.cuh"
 
 namespace suffuse {
 
 void attention_decode_cuda_chunks(const AttentionDecodeParams& d, void* stream) {
-  const AttentionLauncher launch{static_cast<cudaStream_t>(stream)};
+  const Launcher launch("attention", stream);
   switch (d.forward.dtype) {
     case DType::bf16:
       return attention_decode_passes<bfloat16, 32, 64, 96, 128, 192, 256>(d, launch);

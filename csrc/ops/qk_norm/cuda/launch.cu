@@ -1,34 +1,13 @@
 // Launches the CUDA kernels of qk_norm.
-#include <cuda_runtime.h>
-
 #include <string>
 
 #include "common/error.h"
+#include "cuda/launcher.cuh"
 #include "ops/qk_norm/cuda/kernel.cuh"
 #include "ops/qk_norm/cuda/launch.h"
 
 namespace suffuse {
 namespace {
-
-// Launches on a stream.
-class Launcher {
- public:
-  explicit Launcher(void* stream) : stream_(static_cast<cudaStream_t>(stream)) {}
-
-  template <class... P, class... A>
-  void operator()(const char* name, void (*kernel)(P...), const LaunchShape& shape,
-                  const A&... arguments) const {
-    const dim3 grid(static_cast<unsigned>(shape.blocks), static_cast<unsigned>(shape.blocks_y));
-    kernel<<<grid, shape.threads, shape.shared_bytes, stream_>>>(arguments...);
-    const cudaError_t error = cudaGetLastError();
-    if (error != cudaSuccess) {
-      throw Error(std::string("qk_norm: ") + name + ": " + cudaGetErrorString(error));
-    }
-  }
-
- private:
-  cudaStream_t stream_;
-};
 
 void check_size(const QkNormParams& p) {
   const int group = group_size(sizeof_dtype(p.dtype));
@@ -55,14 +34,16 @@ int64_t qk_norm_partials(const QkNormGradParams& g) {
 
 void qk_norm_fwd_cuda(const QkNormParams& p, void* stream) {
   check_size(p);
-  visit_dtype(p.dtype,
-              [&](auto s) { qk_norm_forward<typename decltype(s)::type>(p, Launcher(stream)); });
+  visit_dtype(p.dtype, [&](auto s) {
+    qk_norm_forward<typename decltype(s)::type>(p, Launcher("qk_norm", stream));
+  });
 }
 
 void qk_norm_bwd_cuda(const QkNormGradParams& g, void* stream) {
   check_size(g.forward);
-  visit_dtype(g.forward.dtype,
-              [&](auto s) { qk_norm_backward<typename decltype(s)::type>(g, Launcher(stream)); });
+  visit_dtype(g.forward.dtype, [&](auto s) {
+    qk_norm_backward<typename decltype(s)::type>(g, Launcher("qk_norm", stream));
+  });
 }
 
 }  // namespace suffuse
