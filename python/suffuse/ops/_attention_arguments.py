@@ -9,6 +9,15 @@ from torch import Tensor
 
 from suffuse.reference import attention as reference
 
+CUDA_COLUMNS = 256  # the widest head that the CUDA kernels take
+
+
+def fits_cuda(q: Tensor, v: Tensor) -> bool:
+    """Whether the CUDA kernels take the dtype and the head dims; the formula takes all."""
+    if q.dim() != 4 or v.dim() != 4:
+        return True  # the kernels' checks say what is wrong
+    return q.dtype != torch.float64 and q.shape[3] <= CUDA_COLUMNS and v.shape[3] <= CUDA_COLUMNS
+
 
 class Options(TypedDict, total=False):
     """The keyword arguments of `attention` that do not change the type of its result."""

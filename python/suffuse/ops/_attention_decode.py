@@ -74,7 +74,11 @@ def attention_decode(
         arguments.softcap_of(softcap, op), arguments.slopes_of(alibi_slopes, wide, op),
         arguments.to_wide(sinks, "sinks", wide, op), splits,
     )  # fmt: skip
-    run = _decode if has_kernel(op, q) else reference.attention_decode
+    run = (
+        _decode
+        if has_kernel(op, q, arguments.fits_cuda(q, v_cache))
+        else reference.attention_decode
+    )
     out, lse = run(*call)
     return (out, lse) if return_lse else out
 

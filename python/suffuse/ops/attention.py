@@ -137,7 +137,7 @@ def attention(
 
 
 def _plain(q: Tensor, k: Tensor, v: Tensor, scale: float, code: int) -> tuple[Tensor, Tensor]:
-    if not has_kernel("attention", q):
+    if not has_kernel("attention", q, arguments.fits_cuda(q, v)):
         return reference.attention_fwd(q, k, v, scale, code)
     if needs_gradient(q, k, v):
         function = _Attention if torch._C._are_functorch_transforms_active() else _EagerAttention
@@ -148,7 +148,11 @@ def _plain(q: Tensor, k: Tensor, v: Tensor, scale: float, code: int) -> tuple[Te
 
 def _general(call: Call) -> tuple[Tensor, Tensor]:
     refuse_forward_mode("attention", call.q, call.k, call.v, call.bias, call.sinks)
-    return run(call) if has_kernel("attention", call.q) else run_reference(call)
+    return (
+        run(call)
+        if has_kernel("attention", call.q, arguments.fits_cuda(call.q, call.v))
+        else run_reference(call)
+    )
 
 
 def _autocast(x: Tensor, device: str) -> Tensor:
