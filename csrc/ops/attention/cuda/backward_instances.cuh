@@ -1,9 +1,9 @@
 // The body of backward_instances.h, for the sources that instantiate it.
 #pragma once
 
+#include "cuda/launcher.cuh"
 #include "ops/attention/cuda/backward_instances.h"
 #include "ops/attention/cuda/backward_passes.cuh"
-#include "cuda/launcher.cuh"
 
 namespace suffuse {
 
