@@ -17,27 +17,30 @@ void set_cpu_isa(std::string name) { suffuse::set_isa(name.c_str()); }
 
 STABLE_TORCH_LIBRARY(suffuse, m) {
   m.def(
-      "attention_fwd(Tensor q, Tensor k, Tensor v, float scale, int causal) -> (Tensor out, Tensor "
-      "lse)");
+      "attention_fwd(Tensor q, Tensor k, Tensor v, float scale, int causal, bool tf32=False) -> "
+      "(Tensor out, Tensor lse)");
   m.def(
       "attention_bwd(Tensor grad_out, Tensor? grad_lse, Tensor q, Tensor k, Tensor v, Tensor out, "
-      "Tensor lse, float scale, int causal) -> (Tensor grad_q, Tensor grad_k, Tensor grad_v)");
+      "Tensor lse, float scale, int causal, bool tf32=False) -> (Tensor grad_q, Tensor grad_k, "
+      "Tensor grad_v)");
   m.def(
       "attention_general_fwd(Tensor q, Tensor k, Tensor v, float scale, int left, int right, bool "
       "top_left, float softcap, Tensor? bias, Tensor? alibi_slopes, Tensor? sinks, float dropout, "
       "Tensor? seed, Tensor? cu_seqlens_q, Tensor? cu_seqlens_k, Tensor? seqused_q, Tensor? "
-      "seqused_k, int? max_seqlen_q, int? max_seqlen_k) -> (Tensor out, Tensor lse)");
+      "seqused_k, int? max_seqlen_q, int? max_seqlen_k, bool tf32=False) -> (Tensor out, Tensor "
+      "lse)");
   m.def(
       "attention_general_bwd(Tensor grad_out, Tensor? grad_lse, Tensor q, Tensor k, Tensor v, "
       "Tensor out, Tensor lse, float scale, int left, int right, bool top_left, float softcap, "
       "Tensor? bias, Tensor? alibi_slopes, Tensor? sinks, float dropout, Tensor? seed, Tensor? "
       "cu_seqlens_q, Tensor? cu_seqlens_k, Tensor? seqused_q, Tensor? seqused_k, int? "
-      "max_seqlen_q, int? max_seqlen_k, bool bias_grad) -> (Tensor grad_q, Tensor grad_k, Tensor "
-      "grad_v, Tensor grad_bias)");
+      "max_seqlen_q, int? max_seqlen_k, bool bias_grad, bool tf32=False) -> (Tensor grad_q, Tensor "
+      "grad_k, Tensor grad_v, Tensor grad_bias)");
   m.def(
       "attention_decode(Tensor q, Tensor k_cache, Tensor v_cache, Tensor? cache_seqlens, Tensor? "
       "cache_index, Tensor? left_pad, Tensor? block_table, float scale, int left, int right, float "
-      "softcap, Tensor? alibi_slopes, Tensor? sinks, int splits) -> (Tensor out, Tensor lse)");
+      "softcap, Tensor? alibi_slopes, Tensor? sinks, int splits, bool tf32=False) -> (Tensor out, "
+      "Tensor lse)");
   m.def(
       "attention_append(Tensor(a!) k_cache, Tensor(b!) v_cache, Tensor k, Tensor v, Tensor? "
       "cache_seqlens, Tensor? cache_index, Tensor? block_table) -> ()");

@@ -37,9 +37,6 @@ OPS: dict[str, tuple[str, ...]] = {
 }
 """Public op -> the torch ops behind it."""
 
-COPIES = ("attention_append",)
-"""Torch ops that only move data, which on CUDA torch's own indexing does."""
-
 
 def host_facts() -> dict[str, Any]:
     """CPU features and caches from the host module, which is bound to one Python version."""
@@ -68,9 +65,7 @@ def has_kernel(op: str, device: str) -> bool:
     """Whether every torch op behind the public op has a native kernel for ``device``."""
     key = {"cpu": "CPU", "cuda": "CUDA"}[device]
     return all(
-        torch._C._dispatch_has_kernel_for_dispatch_key(f"suffuse::{name}", key)
-        for name in OPS[op]
-        if device == "cpu" or name not in COPIES
+        torch._C._dispatch_has_kernel_for_dispatch_key(f"suffuse::{name}", key) for name in OPS[op]
     )
 
 

@@ -90,6 +90,11 @@ def product_archs() -> tuple[str, ...]:
     return tuple(f"sm_{name.removesuffix('-real')}" for name in names.split(";"))
 
 
+def has_arch(name: str, arch: str) -> bool:
+    """Whether a source is compiled for it: CMakeLists.txt makes *_sm90.cu for sm_90a alone."""
+    return not (name.startswith("csrc/") and name.endswith("_sm90.cu")) or arch in ("sm_90a", HOST)
+
+
 def sources() -> list[Path]:
     """The product's, and those that instantiate what the product's kernels are made from."""
     product = sorted((ROOT / "csrc" / "ops").glob("*/cuda/*.cu"))
@@ -175,8 +180,9 @@ def source_names() -> list[str]:
 
 
 def compile_all(names: Iterable[str], archs: Iterable[str]) -> dict[str, list[Cubin] | str]:
-    """Each source for all of the architectures, or why it does not compile; on all processors."""
-    tasks = [(name, arch) for name in names for arch in archs]
+    """Each source for those of the architectures that it has, or why it does not compile; on all
+    processors."""
+    tasks = [(name, arch) for name in names for arch in archs if has_arch(name, arch)]
 
     def build(task: tuple[str, str]) -> Cubin | str:
         try:

@@ -1,6 +1,6 @@
 // Every way that attention is launched: all dtypes and head dims, with and without features,
-// forward, backward and decoding, a gradient of the bias that is a sum and one that is none, no
-// rows and many.
+// forward, backward, decoding and writing to a cache, a gradient of the bias that is a sum and one
+// that is none, no rows and many.
 #include <cstdlib>
 
 #include "ops/attention/cuda/launch.h"
@@ -27,6 +27,20 @@ AttentionParams make(DType dtype, int64_t head_dim, const Sizes& sizes) {
   p.lse_batch = sizes.H * sizes.T;
   p.scores.scale = 0.125;
   p.scores.left = p.scores.right = kAttentionUnlimited;
+  return p;
+}
+
+// Tensors without gaps, which TMA takes: on sm_90 other kernels may run.
+AttentionParams contiguous(AttentionParams p) {
+  const auto fill = [](AttentionTensor& t, int64_t rows, int64_t heads, int64_t columns) {
+    t.head = columns;
+    t.row = heads * columns;
+    t.batch = rows * t.row;
+  };
+  fill(p.q, p.T, p.H, p.D);
+  fill(p.k, p.S, p.G, p.D);
+  fill(p.v, p.S, p.G, p.Dv);
+  fill(p.out, p.T, p.H, p.Dv);
   return p;
 }
 
@@ -59,6 +73,18 @@ void launch_decode(const AttentionParams& p) {
   }
 }
 
+// Words of 16, 8 and 4 bytes and of one element; values wider than keys.
+void launch_append(DType dtype, int64_t D, int64_t Dv, const Sizes& sizes) {
+  AttentionAppendParams p{};
+  p.dtype = dtype;
+  p.B = sizes.B;
+  p.T = sizes.T;
+  p.G = sizes.G;
+  p.D = D;
+  p.Dv = Dv;
+  attention_append_cuda(p, nullptr);
+}
+
 void launch_each(const AttentionParams& p, bool tf32) {
   launch_forward(p, tf32);
   launch_backward(p, tf32);
@@ -73,8 +99,12 @@ void launch_all() {
     for (int64_t head_dim : {8, 32, 61, 64, 96, 128, 192, 256}) {
       for (const Sizes& sizes : kAll) {
         launch_each(make(dtype, head_dim, sizes), false);
+        launch_forward(contiguous(make(dtype, head_dim, sizes)), false);
         if (dtype == DType::f32) launch_each(make(dtype, head_dim, sizes), true);
         launch_decode(make(dtype, head_dim, sizes));
+        launch_append(dtype, head_dim, head_dim, sizes);
+        launch_append(dtype, head_dim, head_dim + 2, sizes);
+        launch_append(dtype, head_dim + 4, head_dim, sizes);
       }
     }
   }

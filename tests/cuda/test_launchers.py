@@ -22,11 +22,12 @@ MOST_BLOCKS = [2**31 - 1, 65535, 65535]
 ARCHS = {80: "sm_80", 90: "sm_90a"}  # the product's, by compute capability
 
 
-def launchers() -> dict[str, list[Path]]:
+def launchers(arch: str = cubin_build.HOST) -> dict[str, list[Path]]:
     """The launching sources of each op."""
     sources: dict[str, list[Path]] = {}
     for path in sorted(ROOT.glob("csrc/ops/*/cuda/*.cu")):
-        sources.setdefault(path.parents[1].name, []).append(path)
+        if cubin_build.has_arch(str(path.relative_to(ROOT)), arch):
+            sources.setdefault(path.parents[1].name, []).append(path)
     return sources
 
 
@@ -34,7 +35,7 @@ def compiled(op: str, arch: str) -> list[Cubin]:
     """The launching sources of an op, compiled on all processors."""
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         return list(
-            pool.map(lambda source: cubin_build.compile_cubin(source, arch), launchers()[op])
+            pool.map(lambda source: cubin_build.compile_cubin(source, arch), launchers(arch)[op])
         )
 
 
@@ -44,6 +45,8 @@ def launches(op: str, capability: int) -> list[dict]:
     assert calls.exists(), f"write {calls.relative_to(ROOT)}, which calls the op's launcher"
     sources = [Path(built.path) for built in compiled(op, cubin_build.HOST)]
     parts = [calls, HERE / "recording_runtime.cpp", *sources]
+    if any(source.stem.endswith("_sm90") for source in launchers()[op]):
+        parts.append(ROOT / "csrc/cuda/tensor_map.cpp")
     program = cubin_build.link_program(f"launch_{op}", parts)
     command = [str(program), str(capability)]
     done = subprocess.run(command, capture_output=True, text=True)

@@ -154,6 +154,15 @@ def test_compiles_for(arch: str) -> None:
     assert not failures, "\n".join(failures)
 
 
+def test_sources_of_sm_90a_are_compiled_for_nothing_else() -> None:
+    names = [name for name in SOURCES if re.search(r"^csrc/.*_sm90\.cu$", name)]
+    assert names and 'EXCLUDE REGEX "_sm90\\\\.cu$"' in cubin_build.cmake_text()
+    for name in names:
+        archs = [arch for arch in ("sm_80", "sm_86", "sm_90a") if cubin_build.has_arch(name, arch)]
+        assert archs == ["sm_90a"]
+    assert cubin_build.has_arch("tests/cuda/kernels_sm90.cu", "sm_80")  # there they have to trap
+
+
 def test_no_file_compiles_long(
     built: dict[str, list[Cubin] | str], record_property: Callable[[str, object], None]
 ) -> None:

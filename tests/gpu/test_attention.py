@@ -12,7 +12,7 @@ from torch import Tensor
 from gpu.device import DEVICE, moved
 from suffuse import info
 from suffuse.ops import attention
-from suffuse.testing import assert_close_to_reference
+from suffuse.testing import assert_close_to_reference, relative_error
 
 pytestmark = pytest.mark.gpu
 
@@ -115,7 +115,20 @@ def test_gradients_have_the_same_bits_at_every_run():
             assert torch.equal(result, first[name]), name
 
 
-def test_head_dims_beyond_the_kernels_are_refused():
-    q, k, v = (moved(x, DEVICE) for x in make(1, 8, 8, 1, 1, 300, 300, TYPES[0]).tensors.values())
-    with pytest.raises(RuntimeError, match="at most 256 on CUDA, got D 300"):
-        attention(q, k, v)
+def test_head_dims_beyond_the_kernels_take_the_formula():
+    check(make(1, 8, 9, 2, 1, 300, 300, TYPES[0], causal="bottom_right"))
+
+
+def test_products_of_float_follow_pytorch_s_switch():
+    matmul, worst = torch.backends.cuda.matmul, {}
+    case = make(2, 330, 401, 4, 2, 64, 64, torch.float32, causal="top_left")
+    exact = gradients(case, torch.float64)
+    for precision in ("ieee", "tf32"):
+        before, matmul.fp32_precision = matmul.fp32_precision, precision
+        try:
+            results = on_device(case)
+        finally:
+            matmul.fp32_precision = before
+        worst[precision] = {n: relative_error(x, exact[n]) for n, x in results.items()}
+    for name, error in worst["tf32"].items():
+        assert 20 * worst["ieee"][name] < error < 5e-3, name

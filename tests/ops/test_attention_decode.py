@@ -6,10 +6,13 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from ops import attention_append_calls as append_calls
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import suffuse
-from suffuse.ops import attention, attention_append, attention_decode
+from suffuse import _library
+from suffuse.ops import _attention_decode, attention, attention_append, attention_decode
 from suffuse.reference import attention as reference
 from suffuse.testing import assert_close_to_reference, cpu_isas, use_isa, use_threads
 
@@ -208,6 +211,32 @@ def test_append(kind):
     reference.attention_append(*expected, k, v, so_far, **options)
     assert all(torch.equal(a, b) for a, b in zip(ours, expected, strict=True))
     assert expected[0].count_nonzero() == k.numel()
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("kind", append_calls.KINDS)
+def test_append_leaves_the_right_bits(kind, dtype):
+    for shape in append_calls.SHAPES:
+        call = append_calls.make(shape, dtype, kind)
+        append_calls.check(attention_append, call)
+        head_first = (x.transpose(1, 2).contiguous().transpose(1, 2) for x in call[:4])
+        append_calls.check(attention_append, append_calls.Call(*head_first, call.options))
+
+
+def test_append_on_cuda_takes_the_kernel(monkeypatch):
+    """Every dtype; of tensors that have no memory, so that no device is needed."""
+    calls = []
+    monkeypatch.setattr(_library, "LOADED", ["cpu", "cuda"])
+    monkeypatch.setattr(_attention_decode, "_append", lambda *call: calls.append(call))
+    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+        with FakeTensorMode():
+            cache, new = (torch.empty(2, n, 3, 300, device="cuda", dtype=dtype) for n in (16, 1))
+            so_far = torch.zeros(2, device="cuda", dtype=torch.int64)
+            attention_append(cache, cache, new, new, cache_seqlens=so_far)
+        assert [x if x is None else x.dtype for x in calls.pop()] == [
+            *[dtype] * 4, torch.int32, None, None,
+        ]  # fmt: skip
+    assert not calls
 
 
 def test_empty():

@@ -36,6 +36,7 @@ struct AttentionOptions {
   double dropout;
   Optional seed, q_starts, k_starts, q_used, k_used;
   std::optional<int64_t> longest_q, longest_k;
+  bool tf32;  // products of float may be rounded to tf32, which CUDA alone has
 
   bool varied() const { return q_starts || k_starts || q_used || k_used; }
 };

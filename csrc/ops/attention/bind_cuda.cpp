@@ -7,6 +7,7 @@
 #include <optional>
 #include <tuple>
 
+#include "ops/attention/append_arguments-inl.h"
 #include "ops/attention/cuda/launch.h"
 #include "ops/attention/cuda/launch_backward.h"
 #include "ops/attention/decode_arguments-inl.h"
@@ -46,7 +47,7 @@ std::tuple<Tensor, Tensor> forward(const Tensor& q, const Tensor& k, const Tenso
   Tensor lse = empty(q, shape(states), wide_type(p.dtype));
   p.out = result_rows(out);
   p.lse = lse.mutable_data_ptr();
-  run_on_stream(q, [&](void* stream) { attention_fwd_cuda(p, stream); });
+  run_on_stream(q, [&](void* stream) { attention_fwd_cuda(p, stream, o.tf32); });
   return {out, lse};
 }
 
@@ -89,7 +90,7 @@ Gradients backward(const Tensor& grad_out, const Optional& grad_lse, const Tenso
   const int64_t floats[] = {attention_bwd_cuda_floats(a)};
   Tensor workspace = empty(q, shape(floats), ScalarType::Float);
   a.workspace = workspace.mutable_data_ptr();
-  run_on_stream(q, [&](void* stream) { attention_bwd_cuda(a, stream); });
+  run_on_stream(q, [&](void* stream) { attention_bwd_cuda(a, stream, o.tf32); });
   if (bias_grad) grad_bias = torch::stable::to(grad_bias, o.bias->scalar_type());
   return {grad_q, grad_k, grad_v, grad_bias};
 }
@@ -98,7 +99,8 @@ std::tuple<Tensor, Tensor> attention_decode(Tensor q, Tensor k_cache, Tensor v_c
                                             Optional cache_seqlens, Optional cache_index,
                                             Optional left_pad, Optional block_table, double scale,
                                             int64_t left, int64_t right, double softcap,
-                                            Optional alibi_slopes, Optional sinks, int64_t splits) {
+                                            Optional alibi_slopes, Optional sinks, int64_t splits,
+                                            bool tf32) {
   DecodeCall call(q, k_cache, v_cache);
   AttentionParams& p = call.p;
   const CacheLayout cache(kDecode, k_cache, p.B, cache_seqlens, cache_index, left_pad, block_table);
@@ -113,9 +115,19 @@ std::tuple<Tensor, Tensor> attention_decode(Tensor q, Tensor k_cache, Tensor v_c
   p.out = result_rows(out);
   p.lse = lse.mutable_data_ptr();
   run_on_stream(q, [&](void* stream) {
-    attention_decode_cuda(p, splits, workspace.mutable_data_ptr(), stream);
+    attention_decode_cuda(p, splits, workspace.mutable_data_ptr(), stream, tf32);
   });
   return {out, lse};
+}
+
+// What stands in the layout is not looked at, as in attention_decode: the kernel leaves out a row
+// whose place is outside of the cache.
+void attention_append(Tensor k_cache, Tensor v_cache, Tensor k, Tensor v, Optional cache_seqlens,
+                      Optional cache_index, Optional block_table) {
+  append_with(k_cache, v_cache, k, v, cache_seqlens, cache_index, block_table,
+              [&](const AttentionAppendParams& p, const CacheLayout&) {
+                run_on_stream(k, [&](void* stream) { attention_append_cuda(p, stream); });
+              });
 }
 
 }  // namespace
@@ -127,4 +139,5 @@ STABLE_TORCH_LIBRARY_IMPL(suffuse, CUDA, m) {
   m.impl("attention_general_fwd", TORCH_BOX(&suffuse::attention_general_fwd));
   m.impl("attention_general_bwd", TORCH_BOX(&suffuse::attention_general_bwd));
   m.impl("attention_decode", TORCH_BOX(&suffuse::attention_decode));
+  m.impl("attention_append", TORCH_BOX(&suffuse::attention_append));
 }

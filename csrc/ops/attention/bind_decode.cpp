@@ -6,6 +6,7 @@
 #include <cstring>
 #include <tuple>
 
+#include "ops/attention/append_arguments-inl.h"
 #include "ops/attention/cpu/kernel.h"
 #include "ops/attention/decode-inl.h"
 #include "ops/attention/decode_arguments-inl.h"
@@ -26,9 +27,6 @@ void check_places(const char* op, const CacheLayout& cache, const Tensor& k_cach
   check("cache_index", l.cache_index, k_cache.size(0) - 1);
   check("cache_seqlens", l.k_used, cache.room() - more);
   check("left_pad", l.left_pad, cache.room());
-  if (l.k_used == nullptr && more > 0) {
-    fail(op, "cache_seqlens", "the keys that each sequence has", "None");
-  }
   for (int64_t b = 0; l.pages != nullptr && b < B; b++) {
     const int64_t rows = (l.k_used == nullptr ? cache.room() : l.k_used[b]) + more;
     for (int64_t n = 0; n < ceil_div(rows, l.page); n++) {
@@ -44,7 +42,8 @@ std::tuple<Tensor, Tensor> attention_decode(Tensor q, Tensor k_cache, Tensor v_c
                                             Optional cache_seqlens, Optional cache_index,
                                             Optional left_pad, Optional block_table, double scale,
                                             int64_t left, int64_t right, double softcap,
-                                            Optional alibi_slopes, Optional sinks, int64_t splits) {
+                                            Optional alibi_slopes, Optional sinks, int64_t splits,
+                                            bool /*tf32*/) {
   DecodeCall call(q, k_cache, v_cache);
   AttentionParams& p = call.p;
   const CacheLayout cache(kDecode, k_cache, p.B, cache_seqlens, cache_index, left_pad, block_table);
@@ -72,18 +71,19 @@ std::tuple<Tensor, Tensor> attention_decode(Tensor q, Tensor k_cache, Tensor v_c
   return {out, lse};
 }
 
-// Copies the rows of x to the places of its sequences in a cache.
-void append(const AttentionParams& p, const AttentionTensor& cache, const Tensor& x) {
-  const int64_t size = x.element_size(), width = x.size(3) * size;
-  const char* const from = static_cast<const char*>(x.const_data_ptr());
-  for (int64_t b = 0; b < x.size(0); b++) {
-    AttentionSequence s = attention_sequence(p, b);
-    for (int64_t i = 0; i < x.size(1); i++) {
-      char* const to = static_cast<char*>(cache.data) + attention_key(p, cache, s, s.S + i) * size;
-      const char* const row = from + (b * x.stride(0) + i * x.stride(1)) * size;
-      for (int64_t g = 0; g < x.size(2); g++) {
-        std::memcpy(to + g * cache.head * size, row + g * x.stride(2) * size,
-                    static_cast<size_t>(width));
+// Copies the rows of k or v to their places in its cache.
+void append(const AttentionAppendParams& p, const AttentionTensor& cache, const AttentionTensor& x,
+            int64_t columns) {
+  const int64_t size = sizeof_dtype(p.dtype);
+  for (int64_t b = 0; b < p.B; b++) {
+    for (int64_t i = 0; i < p.T; i++) {
+      const AttentionPlace place = attention_append_place(p, b, i);
+      char* const to = static_cast<char*>(cache.data) +
+                       (place.entry * cache.batch + place.row * cache.row) * size;
+      const char* const from = static_cast<const char*>(x.data) + (b * x.batch + i * x.row) * size;
+      for (int64_t g = 0; g < p.G; g++) {
+        std::memcpy(to + g * cache.head * size, from + g * x.head * size,
+                    static_cast<size_t>(columns * size));
       }
     }
   }
@@ -91,23 +91,12 @@ void append(const AttentionParams& p, const AttentionTensor& cache, const Tensor
 
 void attention_append(Tensor k_cache, Tensor v_cache, Tensor k, Tensor v, Optional cache_seqlens,
                       Optional cache_index, Optional block_table) {
-  check_rank(kAppend, "k", k, 4, "[B, T, G, D]");
-  check_rank(kAppend, "v", v, 4, "[B, T, G, Dv]");
-  check_caches(kAppend, k, "k", k_cache, v_cache);
-  check_same_dtype(kAppend, "v", v, "k", k);
-  check_same_device(kAppend, "v", v, "k", k);
-  const int64_t T = k.size(1);
-  const int64_t k_sizes[] = {k.size(0), T, k_cache.size(2), k_cache.size(3)};
-  const int64_t v_sizes[] = {k.size(0), T, k_cache.size(2), v_cache.size(3)};
-  check_shape(kAppend, "k", k, shape(k_sizes), "with G and D of k_cache");
-  check_shape(kAppend, "v", v, shape(v_sizes), "with B and T of k, G and Dv of v_cache");
-  const CacheLayout cache(kAppend, k_cache, k.size(0), cache_seqlens, cache_index, std::nullopt,
-                          block_table);
-  check_places(kAppend, cache, k_cache, k.size(0), T);
-  AttentionParams p{};
-  p.layout = cache.layout;
-  append(p, rows_of(k_cache), k.size(3) > 1 && k.stride(3) != 1 ? torch::stable::contiguous(k) : k);
-  append(p, rows_of(v_cache), v.size(3) > 1 && v.stride(3) != 1 ? torch::stable::contiguous(v) : v);
+  append_with(k_cache, v_cache, k, v, cache_seqlens, cache_index, block_table,
+              [&](const AttentionAppendParams& p, const CacheLayout& cache) {
+                check_places(kAppend, cache, k_cache, p.B, p.T);
+                append(p, p.k_cache, p.k, p.D);
+                append(p, p.v_cache, p.v, p.Dv);
+              });
 }
 
 }  // namespace

@@ -25,7 +25,7 @@ AttentionTensor result_rows(const Tensor& t) {
   return {t.mutable_data_ptr(), t.stride(0), t.stride(1), t.stride(2)};
 }
 
-AttentionOptions plain_options(const char* op, double scale, int64_t causal) {
+AttentionOptions plain_options(const char* op, double scale, int64_t causal, bool tf32) {
   if (causal < 0 || causal > 2) {
     fail(op, "causal", "0 (none), 1 (top_left) or 2 (bottom_right)", std::to_string(causal));
   }
@@ -34,6 +34,7 @@ AttentionOptions plain_options(const char* op, double scale, int64_t causal) {
   o.left = -1;
   o.right = causal == 0 ? -1 : 0;
   o.top_left = causal == 1;
+  o.tf32 = tf32;
   return o;
 }
 
@@ -54,16 +55,16 @@ void point_to_bias_gradient(AttentionGradParams& a, const Tensor& grad) {
   a.grad_bias_key = stride(3);
 }
 
-std::tuple<Tensor, Tensor> attention_fwd(Tensor q, Tensor k, Tensor v, double scale,
-                                         int64_t causal) {
-  return forward(q, k, v, plain_options(kForward, scale, causal));
+std::tuple<Tensor, Tensor> attention_fwd(Tensor q, Tensor k, Tensor v, double scale, int64_t causal,
+                                         bool tf32) {
+  return forward(q, k, v, plain_options(kForward, scale, causal, tf32));
 }
 
 std::tuple<Tensor, Tensor, Tensor> attention_bwd(Tensor grad_out, Optional grad_lse, Tensor q,
                                                  Tensor k, Tensor v, Tensor out, Tensor lse,
-                                                 double scale, int64_t causal) {
+                                                 double scale, int64_t causal, bool tf32) {
   const auto [grad_q, grad_k, grad_v, grad_bias] = backward(
-      grad_out, grad_lse, q, k, v, out, lse, plain_options(kBackward, scale, causal), false);
+      grad_out, grad_lse, q, k, v, out, lse, plain_options(kBackward, scale, causal, tf32), false);
   return {grad_q, grad_k, grad_v};
 }
 
@@ -71,10 +72,12 @@ std::tuple<Tensor, Tensor> attention_general_fwd(
     Tensor q, Tensor k, Tensor v, double scale, int64_t left, int64_t right, bool top_left,
     double softcap, Optional bias, Optional alibi_slopes, Optional sinks, double dropout,
     Optional seed, Optional cu_seqlens_q, Optional cu_seqlens_k, Optional seqused_q,
-    Optional seqused_k, std::optional<int64_t> max_seqlen_q, std::optional<int64_t> max_seqlen_k) {
-  return forward(q, k, v,
-                 {scale, left, right, top_left, softcap, bias, alibi_slopes, sinks, dropout, seed,
-                  cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, max_seqlen_q, max_seqlen_k});
+    Optional seqused_k, std::optional<int64_t> max_seqlen_q, std::optional<int64_t> max_seqlen_k,
+    bool tf32) {
+  return forward(
+      q, k, v,
+      {scale, left, right, top_left, softcap, bias, alibi_slopes, sinks, dropout, seed,
+       cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, max_seqlen_q, max_seqlen_k, tf32});
 }
 
 Gradients attention_general_bwd(Tensor grad_out, Optional grad_lse, Tensor q, Tensor k, Tensor v,
@@ -83,11 +86,12 @@ Gradients attention_general_bwd(Tensor grad_out, Optional grad_lse, Tensor q, Te
                                 Optional sinks, double dropout, Optional seed,
                                 Optional cu_seqlens_q, Optional cu_seqlens_k, Optional seqused_q,
                                 Optional seqused_k, std::optional<int64_t> max_seqlen_q,
-                                std::optional<int64_t> max_seqlen_k, bool bias_grad) {
-  return backward(grad_out, grad_lse, q, k, v, out, lse,
-                  {scale, left, right, top_left, softcap, bias, alibi_slopes, sinks, dropout, seed,
-                   cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, max_seqlen_q, max_seqlen_k},
-                  bias_grad);
+                                std::optional<int64_t> max_seqlen_k, bool bias_grad, bool tf32) {
+  return backward(
+      grad_out, grad_lse, q, k, v, out, lse,
+      {scale, left, right, top_left, softcap, bias, alibi_slopes, sinks, dropout, seed,
+       cu_seqlens_q, cu_seqlens_k, seqused_q, seqused_k, max_seqlen_q, max_seqlen_k, tf32},
+      bias_grad);
 }
 
 }  // namespace

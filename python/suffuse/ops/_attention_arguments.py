@@ -19,6 +19,22 @@ def fits_cuda(q: Tensor, v: Tensor) -> bool:
     return q.dtype != torch.float64 and q.shape[3] <= CUDA_COLUMNS and v.shape[3] <= CUDA_COLUMNS
 
 
+def on_cuda(q: Tensor, v: Tensor) -> tuple[bool, bool]:
+    """Whether it is a call that the CUDA kernels take, and one with products rounded to tf32; False elsewhere."""
+    if not q.is_cuda:
+        return False, False
+    return fits_cuda(q, v), q.dtype == torch.float32 and allows_tf32()
+
+
+def allows_tf32() -> bool:
+    """PyTorch's own switch for products of float32 matrices; compiled graphs are made anew where it changes."""
+    return torch.backends.cuda.matmul.fp32_precision == "tf32"
+
+
+# torch.compiler.assume_constant_result does this, but imports the compiler: a second for those who never compile.
+allows_tf32._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 class Options(TypedDict, total=False):
     """The keyword arguments of `attention` that do not change the type of its result."""
 

@@ -40,6 +40,7 @@ class Call(NamedTuple):
     seqused_k: Tensor | None = None
     max_seqlen_q: int | None = None
     max_seqlen_k: int | None = None
+    tf32: bool = False
 
 
 _TENSORS = (0, 1, 2, 8, 9, 10, 12, 13, 14, 15, 16)  # places of the tensors in a Call
@@ -55,7 +56,7 @@ def run(call: Call) -> tuple[Tensor, Tensor]:
 
 
 def run_reference(call: Call) -> tuple[Tensor, Tensor]:
-    return reference.attention_general_fwd(*call)
+    return reference.attention_general_fwd(*call[:-1])
 
 
 def _save(ctx: Any, tensors: tuple[Any, ...], call: tuple[Any, ...]) -> None:
@@ -125,7 +126,9 @@ def _gradients(
     *call: Any,
 ) -> tuple[Tensor, ...]:
     """Of q, k, v, bias and sinks; the last two have no elements where they are not asked for."""
-    grads = _bwd(grad_out, grad_lse, call[0], call[1], call[2], out, lse, *call[3:], bias_grad)
+    grads = _bwd(
+        grad_out, grad_lse, call[0], call[1], call[2], out, lse, *call[3:-1], bias_grad, call[-1]
+    )
     return *grads, _sink_gradient(grad_out, grad_lse, out, lse, call[10], sinks_grad)
 
 
@@ -174,6 +177,7 @@ class _GeneralBackward(torch.autograd.Function):
             for i, x in zip(places, rest, strict=True):
                 full[i] = x
             options = Call(*full)._asdict()
+            del options["tf32"]  # the formula is torch's, which looks at the switch by itself
             return reference.attention_general_bwd(
                 values[0],
                 None if grad_lse is None else values[1],
@@ -214,8 +218,9 @@ def _bwd_fake(
     *rest: Any,
     **named: Any,
 ) -> tuple[Tensor, ...]:
-    bias_grad = named.get("bias_grad", rest[-1] if rest else False)
-    bias = named["bias"] if "bias" in named else rest[Call._fields.index("bias") - 3]
+    names = (*Call._fields[3:-1], "bias_grad", "tf32")
+    given = {**dict(zip(names, rest, strict=False)), **named}
+    bias_grad, bias = given["bias_grad"], given["bias"]
     grads = tuple(x.new_empty(x.shape) for x in (q, k, v))
     return *grads, bias.new_empty(bias.shape) if bias_grad and bias is not None else q.new_empty(0)
 

@@ -70,6 +70,9 @@ def attention(
 
     Computed in tiles with an online softmax (Dao et al. 2022), so that memory grows with T + S. Sums are
     float32 (float64 for float64 inputs). Bitwise repeatable for any number of threads; differentiable twice.
+    Products of float32 on CUDA are as exact as float32 unless PyTorch's own switch allows tf32 when the forward runs:
+    torch.backends.cuda.matmul.fp32_precision = "tf32", or the older allow_tf32 and torch.set_float32_matmul_precision.
+    The gradients then have tf32 too.
 
     Query i stands at position i + S - T, so that the last query is at the last key; with causal="top_left" it stands at
     i. The window and ALiBi count from there.
@@ -137,22 +140,24 @@ def attention(
 
 
 def _plain(q: Tensor, k: Tensor, v: Tensor, scale: float, code: int) -> tuple[Tensor, Tensor]:
-    if not has_kernel("attention", q, arguments.fits_cuda(q, v)):
+    fits, tf32 = arguments.on_cuda(q, v)
+    if not has_kernel("attention", q, fits):
         return reference.attention_fwd(q, k, v, scale, code)
+    # An argument costs time at every call, so it is given where it says something.
+    call = (q, k, v, scale, code, True) if tf32 else (q, k, v, scale, code)
     if needs_gradient(q, k, v):
         function = _Attention if torch._C._are_functorch_transforms_active() else _EagerAttention
-        return function.apply(q, k, v, scale, code)
+        return function.apply(*call)
     refuse_forward_mode("attention", q, k, v)
-    return _fwd(q, k, v, scale, code)
+    return _fwd(*call)
 
 
 def _general(call: Call) -> tuple[Tensor, Tensor]:
     refuse_forward_mode("attention", call.q, call.k, call.v, call.bias, call.sinks)
-    return (
-        run(call)
-        if has_kernel("attention", call.q, arguments.fits_cuda(call.q, call.v))
-        else run_reference(call)
-    )
+    fits, tf32 = arguments.on_cuda(call.q, call.v)
+    if not has_kernel("attention", call.q, fits):
+        return run_reference(call)
+    return run(call._replace(tf32=True) if tf32 else call)
 
 
 def _autocast(x: Tensor, device: str) -> Tensor:
@@ -163,29 +168,28 @@ class _Attention(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(
-        q: Tensor, k: Tensor, v: Tensor, scale: float, causal: int
-    ) -> tuple[Tensor, Tensor]:
-        return _fwd(q, k, v, scale, causal)
+    def forward(*call: Any) -> tuple[Tensor, Tensor]:
+        return _fwd(*call)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-        q, k, v, ctx.scale, ctx.causal = inputs
-        ctx.save_for_backward(q, k, v, *output)
+        ctx.options = inputs[3:]  # scale, causal and perhaps tf32
+        ctx.save_for_backward(*inputs[:3], *output)
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor | None, grad_lse: Tensor | None) -> tuple[Any, ...]:
         q, k, v, out, lse = ctx.saved_tensors
+        none = (None,) * len(ctx.options)
         if grad_out is None:
             if grad_lse is None:
-                return None, None, None, None, None
+                return None, None, None, *none
             grad_out = torch.zeros_like(out)
         twice = torch.is_grad_enabled() and any(
             x is not None and x.requires_grad for x in (grad_out, grad_lse, q, k, v)
         )
         run = _AttentionBackward.apply if twice else _bwd
-        return *run(grad_out, grad_lse, q, k, v, out, lse, ctx.scale, ctx.causal), None, None
+        return *run(grad_out, grad_lse, q, k, v, out, lse, *ctx.options), *none
 
 
 class _EagerAttention(torch.autograd.Function):
@@ -212,36 +216,39 @@ class _AttentionBackward(torch.autograd.Function):
         v: Tensor,
         out: Tensor,
         lse: Tensor,
-        scale: float,
-        causal: int,
+        *options: Any,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        return _bwd(grad_out, grad_lse, q, k, v, out, lse, scale, causal)
+        return _bwd(grad_out, grad_lse, q, k, v, out, lse, *options)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        grad_out, grad_lse, q, k, v, _, _, ctx.scale, ctx.causal = inputs
+        grad_out, grad_lse, q, k, v, _, _, *ctx.options = inputs
         ctx.has_lse = grad_lse is not None
         ctx.save_for_backward(grad_out, *((grad_lse,) if ctx.has_lse else ()), q, k, v)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Any, ...]:
         # out and lse are functions of q, k and v here, so all of the derivative arrives at those.
+        scale, causal = ctx.options[:2]
+
         def gradients(grad_out: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
             grad_lse = rest[0] if ctx.has_lse else None
             q, k, v = rest[-3:]
             return reference.attention_general_bwd(
-                grad_out, grad_lse, q, k, v, None, None, scale=ctx.scale,
-                left=-1, right=0 if ctx.causal else -1, top_left=ctx.causal == 1,
+                grad_out, grad_lse, q, k, v, None, None, scale=scale,
+                left=-1, right=0 if causal else -1, top_left=causal == 1,
             )  # fmt: skip
 
         _, pull = torch.func.vjp(gradients, *ctx.saved_tensors)  # type: ignore[misc]
         first, *rest = pull(cotangents)
         second = rest.pop(0) if ctx.has_lse else None
-        return first, second, *rest, None, None, None, None
+        return first, second, *rest, None, None, *(None for _ in ctx.options)
 
 
 @torch.library.register_fake("suffuse::attention_fwd")
-def _fwd_fake(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: int) -> tuple[Tensor, Tensor]:
+def _fwd_fake(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, causal: int, tf32: bool = False
+) -> tuple[Tensor, Tensor]:
     B, T, H, _ = q.shape
     wide = torch.float64 if q.dtype == torch.float64 else torch.float32
     return q.new_empty(B, T, H, v.shape[3]), q.new_empty(B, H, T, dtype=wide)
@@ -258,6 +265,7 @@ def _bwd_fake(
     lse: Tensor,
     scale: float,
     causal: int,
+    tf32: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
 
