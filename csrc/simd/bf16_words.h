@@ -11,6 +11,7 @@
 //                          zip_column(0, .), b those for the i of zip_column(1, .)
 // pair_rows(a, b)          likewise: a becomes those for i < 16, b the rest
 // transpose_words(r)       Int r[16]: r[i] lane j <-> r[j] lane i
+// nonzero_bytes(p)         bit k of 32 is set where byte k of p is not 0
 // exp2_near(x)             2^x within 7.5e-5 of it, relative; 0 below 2^-126, inf above 2^128; NaN
 //                          stays NaN
 // clang-format on
@@ -69,6 +70,11 @@ SUFFUSE_INLINE void transpose_words(Words (&r)[16]) {
   transpose(x);
 #pragma GCC unroll 16
   for (int i = 0; i < 16; ++i) r[i] = bits(x[i]);
+}
+
+SUFFUSE_INLINE uint32_t nonzero_bytes(const uint8_t* p) {
+  const __m256i bytes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return _mm256_test_epi8_mask(bytes, bytes);
 }
 
 SUFFUSE_INLINE Vec<float> exp2_near(Vec<float> x) {

@@ -6,6 +6,7 @@
 #include "simd/bytes.h"
 #include "simd/pairs.h"
 #include "simd/sum_lanes.h"
+#include "simd/transposed.h"
 #include "simd/vec.h"
 
 using namespace suffuse::SUFFUSE_ISA;
@@ -243,6 +244,13 @@ void test_across_lanes() {
   transpose(rows);
   for (int i = 0; i < N; ++i)
     for (int j = 0; j < N; ++j) equal("transpose", lane(rows[i], j), T(100 * j + i), i, j);
+
+  T numbers[N * (N + 3)];
+  for (int i = 0; i < N * (N + 3); ++i) numbers[i] = T(i);
+  load_transposed(rows, numbers, N + 3);
+  for (int i = 0; i < N; ++i)
+    for (int j = 0; j < N; ++j)
+      equal("load_transposed", lane(rows[i], j), T(j * (N + 3) + i), i, j);
 }
 
 void test_pair_words() {

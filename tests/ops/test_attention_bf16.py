@@ -73,6 +73,99 @@ def test_features_that_only_choose_keys(names, isa):
         features.check(case)
 
 
+MODIFIED = [
+    ("softcap",),
+    ("alibi",),
+    ("bias",),
+    ("mask",),
+    ("dropout",),
+    ("bias", "causal", "sinks"),
+    ("mask", "window", "dropout"),
+    ("softcap", "alibi", "causal"),
+    ("softcap", "alibi", "used", "window"),
+    ("alibi", "packed", "dropout"),
+]
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("names", MODIFIED, ids="-".join)
+def test_features_that_change_scores(names, isa):
+    case = features.make(names, BF16, B=2, T=150, S=280, H=2, G=1, D=64, Dv=40)
+    with use_isa(isa):
+        features.check(case)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("across", [False, True], ids=["keys adjacent", "queries adjacent"])
+@pytest.mark.parametrize("kind", [torch.bool, torch.float32, BF16], ids=str)
+@pytest.mark.parametrize("shape", [(2, 4, 70, 97), (1, 1, 70, 97), (2, 1, 1, 97), (1, 4, 70, 1)])
+def test_bias_of_any_form(shape, kind, across, isa):
+    case = features.make((), BF16, T=70, S=97, D=32, Dv=24)
+    bias = torch.randn(shape)
+    if kind == torch.bool:
+        case.options["bias"] = bias > -1
+    else:
+        bias[..., : shape[3] // 4] = -torch.inf
+        case.options["bias"] = bias.to(kind)
+        case.variables = ("bias",)
+    if across:
+        case.options["bias"] = case.options["bias"].mT.contiguous().mT
+    with use_isa(isa):
+        features.check(case)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("size", [0.1, 1.0, 30.0])
+def test_softcap_near_zero_and_saturated(size, isa):
+    # The arguments of tanh are below 0.05, on both sides of the polynomial's limit, and above 10.
+    case = features.make((), BF16, T=70, S=97, D=64, Dv=24)
+    case.options["softcap"] = 3.0
+    case.q.mul_(size)
+    with use_isa(isa):
+        features.check(case)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("causal", CAUSAL)
+def test_steep_slopes(causal, isa):
+    # The nearest keys, which are among the last or in the middle, have nearly all of the weight.
+    case = features.make((), BF16, B=1, T=400, S=460, H=2, G=2)
+    case.options |= {"alibi_slopes": torch.tensor([0.7, 3.0]), "causal": causal}
+    with use_isa(isa):
+        features.check(case)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_masked_rows_are_zero(isa):
+    q, k, v = (x.requires_grad_() for x in make(Shape(1, 90, 140, 2, 1, 16, 16), BF16))
+    mask = torch.rand(1, 2, 90, 140) > 0.3
+    mask[:, :, 40:50] = False
+    mask[..., :128] &= torch.arange(90).ge(60)[:, None]  # until 60 the first keys are hidden
+    with use_isa(isa):
+        out, lse = ops.attention(q, k, v, bias=mask, return_lse=True)
+        grads = torch.autograd.grad(out, (q, k, v), torch.randn_like(out))
+    exact = reference(*(x.detach().double() for x in (q, k, v)), bias=mask, return_lse=True)
+    assert not out[:, 40:50].any() and not grads[0][:, 40:50].any()
+    assert torch.equal(lse[..., 40:50], torch.full((1, 2, 10), -torch.inf))
+    torch.testing.assert_close(lse.double(), exact[1], rtol=1e-6, atol=2e-4)
+    assert relative_error(out, exact[0]) < 4e-3 and all(x.isfinite().all() for x in grads)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("shape", [(2, 4, 300, 200), (1, 4, 300, 200), (1, 1, 1, 200)])
+def test_the_same_bits_with_features(shape, isa):
+    case = features.make(("softcap", "alibi", "dropout"), BF16, T=300, S=200, D=32, Dv=32)
+    case.options["bias"] = torch.randn(shape)
+    case.variables = ("bias",)
+    runs = []
+    with use_isa(isa):
+        for threads in (1, 2, 3, 3):
+            with use_threads(threads):
+                runs.append(features.run(ops.attention, case))
+    for other in runs[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(runs[0], other, strict=True))
+
+
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("step", [0.05, 3.0, -3.0, 40.0])
 def test_rising_and_falling_scores(step, isa):
@@ -169,8 +262,9 @@ def test_strided_inputs(isa):
 
 
 @pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("causal", [False, True])
-def test_errors_are_at_most_those_of_torch(causal, isa):
+@pytest.mark.parametrize(("causal", "biased"), [(False, False), (True, False), (False, True)])
+def test_errors_are_at_most_those_of_torch(causal, biased, isa):
+    bias = torch.randn(1, 2, 1024, 1024, dtype=BF16) if biased else None
     # Long enough that torch, too, adds gradients of several blocks of keys.
     tensors = make(Shape(1, 1024, 1024, 2, 2, 64, 64), BF16)
     grad = torch.randn(1, 1024, 2, 64, dtype=BF16)
@@ -181,11 +275,15 @@ def test_errors_are_at_most_those_of_torch(causal, isa):
 
     def torch_attention(*x):
         q, k, v = (t.transpose(1, 2) for t in x)
-        return F.scaled_dot_product_attention(q, k, v, is_causal=causal).transpose(1, 2)
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=causal)
+        return out.transpose(1, 2)
 
     with use_isa(isa):
-        ours = gradients(lambda *x: ops.attention(*x, causal=causal), *tensors)
+        ours = gradients(lambda *x: ops.attention(*x, causal=causal, bias=bias), *tensors)
     theirs = gradients(torch_attention, *tensors)
-    exact = gradients(lambda *x: reference(*x, causal=causal), *(x.double() for x in tensors))
+    wide = None if bias is None else bias.double()
+    exact = gradients(
+        lambda *x: reference(*x, causal=causal, bias=wide), *(x.double() for x in tensors)
+    )
     for a, b, c in zip(ours, theirs, exact, strict=True):
         assert relative_error(a, c) <= relative_error(b, c)

@@ -220,27 +220,15 @@ void run_range(const AttentionGradParams& a, int64_t begin, int64_t end) {
   }
 }
 
-// grad_bias, each element by one unit: S and dP once more for all that the bias is broadcast over.
+// grad_bias: S and dP once more.
 template <class S>
 void bias_range(const AttentionGradParams& a, int64_t begin, int64_t end) {
   using N = Accumulator<S>;
-  const AttentionParams& f = a.forward;
   Work<N> w = allocate<N>(a);
   w.bias_gradient.alone = true;
-  const bool each_b = a.grad_bias_batch != 0, each_h = a.grad_bias_head != 0;
-  const int64_t blocks = a.grad_bias_row != 0 ? f.blocks : 1, heads = each_h ? f.H : 1;
-  for (int64_t unit = begin; unit < end; ++unit) {
-    const int64_t block = unit % blocks, head = unit / blocks % heads,
-                  batch = unit / blocks / heads;
-    for (int64_t b = each_b ? batch : 0; b < (each_b ? batch + 1 : f.B); ++b) {
-      const AttentionSequence s = attention_sequence(f, b);
-      const int64_t most = (s.T + f.block_rows - 1) / f.block_rows;
-      const int64_t first = a.grad_bias_row != 0 ? block : 0;
-      const int64_t last = a.grad_bias_row != 0 ? smaller(block + 1, most) : most;
-      for (int64_t h = each_h ? head : 0; h < (each_h ? head + 1 : f.H); ++h)
-        for (int64_t i = first; i < last; ++i) run_block<true, N, S>(a, w, s, h, i);
-    }
-  }
+  for_bias_blocks(a, begin, end, [&](const AttentionSequence& s, int64_t h, int64_t block) {
+    run_block<true, N, S>(a, w, s, h, block);
+  });
 }
 
 // Adds the chunks in their order into the first one and stores it.
@@ -281,6 +269,7 @@ void attention_bwd_range(const AttentionGradParams& p, int64_t begin, int64_t en
 }
 
 void attention_bwd_bias_range(const AttentionGradParams& p, int64_t begin, int64_t end) {
+  if (attention::bias_in_half(p, begin, end)) return;
   const FlushSubnormals flush;
   visit_dtype(p.forward.dtype, [&](auto tag) {
     attention::bias_range<typename decltype(tag)::type>(p, begin, end);

@@ -73,6 +73,29 @@ struct BiasGradient {
   }
 };
 
+// Calls fn(sequence, head, block of queries) for all that the bias is broadcast over: the units
+// [begin, end) of its gradient where it is `bias_apart`, each of which owns the elements it adds
+// to.
+template <class Fn>
+SUFFUSE_INLINE void for_bias_blocks(const AttentionGradParams& a, int64_t begin, int64_t end,
+                                    Fn fn) {
+  const AttentionParams& f = a.forward;
+  const bool each_b = a.grad_bias_batch != 0, each_h = a.grad_bias_head != 0;
+  const int64_t blocks = a.grad_bias_row != 0 ? f.blocks : 1, heads = each_h ? f.H : 1;
+  for (int64_t unit = begin; unit < end; ++unit) {
+    const int64_t block = unit % blocks, head = unit / blocks % heads,
+                  batch = unit / blocks / heads;
+    for (int64_t b = each_b ? batch : 0; b < (each_b ? batch + 1 : f.B); ++b) {
+      const AttentionSequence s = attention_sequence(f, b);
+      const int64_t most = (s.T + f.block_rows - 1) / f.block_rows;
+      const int64_t first = a.grad_bias_row != 0 ? block : 0;
+      const int64_t last = a.grad_bias_row != 0 ? smaller(block + 1, most) : most;
+      for (int64_t h = each_h ? head : 0; h < (each_h ? head + 1 : f.H); ++h)
+        for (int64_t i = first; i < last; ++i) fn(s, h, i);
+    }
+  }
+}
+
 }  // namespace attention
 }  // namespace SUFFUSE_ISA
 }  // namespace suffuse

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "ops/attention/cpu/bias_gradient-inl.h"
-#include "ops/attention/cpu/scores-inl.h"
+#include "ops/attention/cpu/modifiers-inl.h"
 #include "ops/attention/cpu/tile-inl.h"
 
 namespace suffuse {

@@ -6,8 +6,8 @@
 #include "ops/attention/cpu/kernel.h"
 
 #include "ops/attention/cpu/half/choose-inl.h"
+#include "ops/attention/cpu/modifiers-inl.h"
 #include "ops/attention/cpu/pack-inl.h"
-#include "ops/attention/cpu/scores-inl.h"
 #include "ops/attention/cpu/tile-inl.h"
 #include "ops/attention/cpu/unit-inl.h"
 #include "simd/flush_subnormals.h"

@@ -15,7 +15,8 @@ namespace attention {
 namespace {
 
 // The job of the panels [first, last) and the packed groups [base, end).
-__attribute__((noinline)) void run_job(const Work& w, const TileProduct& tiles, int64_t first,
+template <bool kModified>
+__attribute__((noinline)) void run_job(Work& w, const TileProduct& tiles, int64_t first,
                                        int64_t last, int64_t base, int64_t end) {
   int64_t seen_first[kGroups], seen_last[kGroups];  // panels that see the group
   for (int g = 0; g < kGroups; ++g) seen_first[g] = last, seen_last[g] = first;
@@ -25,12 +26,14 @@ __attribute__((noinline)) void run_job(const Work& w, const TileProduct& tiles, 
     const int64_t begin = larger(base, seen.begin), stop = smaller(end, seen.end);
     if (begin >= stop) continue;
     for (int64_t group = begin; group < stop; ++group) {
-      differentiate(w, tiles, n, i - first, group, base);
+      differentiate<kModified>(w, tiles, n, i - first, group, base);
       seen_first[group - base] = smaller(seen_first[group - base], i);
       seen_last[group - base] = i + 1;
     }
+    if (kModified && w.bias_gradient.alone) continue;
     add_to_queries(w, tiles, n, i - first, begin - base, stop - begin);
   }
+  if (kModified && w.bias_gradient.alone) return;
   for (int64_t g = 0; g < end - base; ++g) {
     const int64_t panel = seen_first[g], depth = seen_last[g] - panel;
     if (depth <= 0) continue;
@@ -50,6 +53,7 @@ void pack_groups(const Work& w, int64_t begin, int64_t end) {
     const Rows32 values = key_rows(f, f.v, w.seen, w.group_head, group * kGroup);
     pack_rows(w.k + g * 2 * w.depth * kTileWords, w.depth, keys, f.D);
     pack_rows(w.v + g * 2 * w.v_depth * kTileWords, w.v_depth, values, f.Dv);
+    if (w.key_norms != nullptr) w.key_norms[g] = largest_norm(keys, f.D);
     pack_columns(w.kt + g * w.tiles * kTileWords, keys, f.D);
   }
 }
@@ -86,6 +90,7 @@ void begin_panel(const Work& w, int64_t i) {
   const Rows32 g = query_rows(a.grad_out, w.seen, w.head, n.first);
   const uint32_t flip = w.scale.sign < 0 ? 0x80008000u : 0;
   pack_transposed_rows(n.qt, q, f.D, Words(static_cast<int32_t>(flip)));
+  if (w.key_norms != nullptr) w.panels[i].norm = largest_norm(q, f.D);
   pack_transposed_rows(n.gt, g, f.Dv, Words(0));
   pack_depth(w.q + i * w.tiles * kTileWords, q, f.D);
   pack_depth(w.g + i * w.v_tiles * kTileWords, g, f.Dv);
@@ -106,10 +111,21 @@ void end_panel(const Work& w, const Panel& n) {
   }
 }
 
+void begin_head(Work& w) {
+  const AttentionGradParams& a = *w.a;
+  begin_head(w.modifiers, a.forward, w.seen.b, w.head, w.scale);
+  if (a.grad_bias == nullptr || a.bias_apart != w.bias_gradient.alone) return;
+  w.bias_gradient.to =
+      static_cast<float*>(a.grad_bias) + w.seen.b * a.grad_bias_batch + w.head * a.grad_bias_head;
+}
+
+template <bool kModified>
 void run_block(Work& w, const TileProduct& tiles, int64_t h, int64_t block) {
   const AttentionParams& f = w.a->forward;
   const int64_t begin = block * f.block_rows, end = smaller(w.seen.T, begin + f.block_rows);
   w.head = h;
+  if (begin >= end) return;
+  if constexpr (kModified) begin_head(w);
   w.count = tiles_of(end - begin, kPanel);
   for (int64_t i = 0; i < w.count; ++i) {
     w.panels[i].first = begin + i * kPanel;
@@ -121,8 +137,9 @@ void run_block(Work& w, const TileProduct& tiles, int64_t h, int64_t block) {
     const int64_t stop = smaller(groups, g + kGroups);
     pack_groups(w, g, stop);
     for (int64_t i = 0; i < w.count; i += kPanels)
-      run_job(w, tiles, i, smaller(w.count, i + kPanels), g, stop);
+      run_job<kModified>(w, tiles, i, smaller(w.count, i + kPanels), g, stop);
   }
+  if (kModified && w.bias_gradient.alone) return;
   for (int64_t i = 0; i < w.count; ++i) end_panel(w, w.panels[i]);
 }
 
@@ -157,6 +174,9 @@ void lay_out(Scratch& s, Work& w, const AttentionGradParams& a) {
   w.p = s.take<uint32_t>(kGroups * kPanels * kGroupWords);
   w.ds = s.take<uint32_t>(kGroups * kPanels * kGroupWords);
   w.ds_pairs = s.take<uint32_t>(kGroups * kPanels * kGroupWords);
+  if (is_modified(f)) lay_out(s, w.modifiers, f);
+  if (f.scores.softcap > 0) w.key_norms = s.take<float>(kGroups);
+  if (a.grad_bias != nullptr) w.bias_ds = s.take<float>(kGroupFloats);
   w.dk = s.take<float>(rows * w.tiles * kTileSide);
   w.dv = s.take<float>(rows * w.v_tiles * kTileSide);
   for (int64_t i = 0; i < most; ++i) {
@@ -165,8 +185,38 @@ void lay_out(Scratch& s, Work& w, const AttentionGradParams& a) {
                                                                          kTileWords);
     float *const dq = s.take<float>(2 * w.tiles * kTileWords), *const lse = s.take<float>(kPanel),
                  *const delta = s.take<float>(kPanel);
-    if (w.panels != nullptr) w.panels[i] = {qt, gt, dq, lse, delta, 0};
+    if (w.panels != nullptr) w.panels[i] = {qt, gt, dq, lse, delta, 0, 0};
   }
+}
+
+void begin_work(Scratch& scratch, Work& w, const AttentionGradParams& a) {
+  const AttentionParams& f = a.forward;
+  w.a = &a;
+  w.depth = tiles_of(f.D, kTileDepth);
+  w.v_depth = tiles_of(f.Dv, kTileDepth);
+  w.tiles = tiles_of(f.D, kTileSide);
+  w.v_tiles = tiles_of(f.Dv, kTileSide);
+  w.scale = Scale<float>(f.scores.scale);
+  w.bias_gradient.row = a.grad_bias_row;
+  w.bias_gradient.key = a.grad_bias_key;
+  lay_out(scratch, w, a);
+  scratch.allocate();
+  lay_out(scratch, w, a);
+}
+
+template <bool kModified>
+void run_unit(Work& w, const TileProduct& tiles, int64_t unit) {
+  const AttentionGradParams& a = *w.a;
+  const AttentionParams& f = a.forward;
+  const int64_t rows = tiles_of(f.S, kGroup) * kGroup, heads = f.H / f.G, bg = unit / a.chunks;
+  w.seen = attention_sequence(f, bg / f.G);
+  w.group_head = bg % f.G;
+  __builtin_memset(w.dk, 0, static_cast<size_t>(rows * w.tiles * kTileSide) * sizeof(float));
+  __builtin_memset(w.dv, 0, static_cast<size_t>(rows * w.v_tiles * kTileSide) * sizeof(float));
+  const int64_t blocks = tiles_of(w.seen.T, f.block_rows);
+  for (int64_t i = unit % a.chunks; i < heads * blocks; i += a.chunks)
+    run_block<kModified>(w, tiles, w.group_head * heads + i / blocks, i % blocks);
+  end_unit(w, unit);
 }
 
 }  // namespace
@@ -176,30 +226,32 @@ void attention_half_bwd_range(const AttentionGradParams& a, int64_t begin, int64
   using namespace attention;
   const FlushSubnormals flush;
   const TileProduct tiles;
-  const AttentionParams& f = a.forward;
   Scratch scratch;
   Work w{};
-  w.a = &a;
-  w.depth = tiles_of(f.D, kTileDepth);
-  w.v_depth = tiles_of(f.Dv, kTileDepth);
-  w.tiles = tiles_of(f.D, kTileSide);
-  w.v_tiles = tiles_of(f.Dv, kTileSide);
-  w.scale = Scale<float>(f.scores.scale);
-  lay_out(scratch, w, a);
-  scratch.allocate();
-  lay_out(scratch, w, a);
-  const int64_t rows = tiles_of(f.S, kGroup) * kGroup, heads = f.H / f.G;
+  begin_work(scratch, w, a);
+  const bool modified = is_modified(a.forward);
   for (int64_t unit = begin; unit < end; ++unit) {
-    const int64_t bg = unit / a.chunks;
-    w.seen = attention_sequence(f, bg / f.G);
-    w.group_head = bg % f.G;
-    __builtin_memset(w.dk, 0, static_cast<size_t>(rows * w.tiles * kTileSide) * sizeof(float));
-    __builtin_memset(w.dv, 0, static_cast<size_t>(rows * w.v_tiles * kTileSide) * sizeof(float));
-    const int64_t blocks = tiles_of(w.seen.T, f.block_rows);
-    for (int64_t i = unit % a.chunks; i < heads * blocks; i += a.chunks)
-      run_block(w, tiles, w.group_head * heads + i / blocks, i % blocks);
-    end_unit(w, unit);
+    if (modified) {
+      run_unit<true>(w, tiles, unit);
+    } else {
+      run_unit<false>(w, tiles, unit);
+    }
   }
+}
+
+void attention_half_bwd_bias_range(const AttentionGradParams& a, int64_t begin, int64_t end) {
+  using namespace attention;
+  const FlushSubnormals flush;
+  const TileProduct tiles;
+  Scratch scratch;
+  Work w{};
+  w.bias_gradient.alone = true;
+  begin_work(scratch, w, a);
+  for_bias_blocks(a, begin, end, [&](const AttentionSequence& s, int64_t h, int64_t block) {
+    w.seen = s;
+    w.group_head = h / (a.forward.H / a.forward.G);
+    run_block<true>(w, tiles, h, block);
+  });
 }
 
 }  // namespace SUFFUSE_ISA

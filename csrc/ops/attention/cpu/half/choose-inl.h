@@ -11,9 +11,9 @@ namespace SUFFUSE_ISA {
 namespace attention {
 
 // They work on 32 queries and 32 keys at a time: with less than half of that the fp32 kernels are
-// faster. They know no modified scores, and no scale of 0 (which takes the sign from q).
+// faster. They know no scale of 0 (which takes the sign from q).
 SUFFUSE_INLINE bool suits_half(const AttentionParams& p) {
-  return p.dtype == DType::bf16 && p.T >= 16 && p.S >= 16 && p.scores.scale != 0 && !is_modified(p);
+  return p.dtype == DType::bf16 && p.T >= 16 && p.S >= 16 && p.scores.scale != 0;
 }
 
 // Runs the units and returns true, or does nothing.
@@ -35,11 +35,26 @@ SUFFUSE_INLINE bool forward_in_half([[maybe_unused]] const AttentionParams& p,
 SUFFUSE_INLINE bool backward_in_half([[maybe_unused]] const AttentionGradParams& p,
                                      [[maybe_unused]] int64_t begin, [[maybe_unused]] int64_t end) {
 #if defined(__AVX512BF16__)
-  if (!suits_half(p.forward) || p.grad_bias != nullptr) return false;
+  if (!suits_half(p.forward)) return false;
   if (current_isa() == Isa::amx) {
     amx::attention_half_bwd_range(p, begin, end);
   } else {
     avx512_bf16::attention_half_bwd_range(p, begin, end);
+  }
+  return true;
+#else
+  return false;
+#endif
+}
+
+SUFFUSE_INLINE bool bias_in_half([[maybe_unused]] const AttentionGradParams& p,
+                                 [[maybe_unused]] int64_t begin, [[maybe_unused]] int64_t end) {
+#if defined(__AVX512BF16__)
+  if (!suits_half(p.forward)) return false;
+  if (current_isa() == Isa::amx) {
+    amx::attention_half_bwd_bias_range(p, begin, end);
+  } else {
+    avx512_bf16::attention_half_bwd_bias_range(p, begin, end);
   }
   return true;
 #else

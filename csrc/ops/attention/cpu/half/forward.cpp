@@ -7,6 +7,7 @@
 //
 // bfloat16 has the range of fp32, so a weight may exceed 1 by far: the reference of the softmax is
 // the largest score of a panel's first group, and moves only if a sum passes 2^64.
+#include "ops/attention/cpu/half/jobs-inl.h"
 #include "ops/attention/cpu/half/kernel.h"
 #include "ops/attention/cpu/half/softmax-inl.h"
 #include "ops/attention/cpu/unit-inl.h"
@@ -47,17 +48,29 @@ SUFFUSE_INLINE void add_values(const Work& w, const TileProduct& tiles, const Jo
   }
 }
 
+// The scores of a group, ready for its softmax, with nothing running beside.
+template <bool kModified>
+SUFFUSE_INLINE void score_again(Work& w, const TileProduct& tiles, const Job& job, int64_t group) {
+  NothingElse nothing;
+  score(w, tiles, job, group, nothing);
+  if constexpr (kModified) {
+    pack_modifiers_of(w, job, group);
+  } else {
+    hide(scores_of(w, job, group), w.seen, group * kGroup, job.panel->first);
+  }
+}
+
 // Rare: a sum became too large. The reference moves up; what was formed with the old one is scaled,
 // the weights of this job are formed again. `before` are the sums without this job.
-__attribute__((noinline, cold)) void raise(const Work& w, const TileProduct& tiles, const Job& job,
+template <bool kModified>
+__attribute__((noinline, cold)) void raise(Work& w, const TileProduct& tiles, const Job& job,
                                            const Job& next, const V (&before)[2]) {
   const Panel& p = *job.panel;
   NothingElse nothing;
   V largest[2] = {V(SoftmaxState<V>::kLowest), V(SoftmaxState<V>::kLowest)};
   for (int64_t g = job.begin; g < job.end; ++g) {
-    score(w, tiles, job, g, nothing);
-    hide(scores_of(w, job, g), w.seen, g * kGroup, p.first);
-    largest_scores(w, job, g, largest);
+    score_again<kModified>(w, tiles, job, g);
+    largest_scores<kModified>(w, job, g, largest);
   }
   for (int j = 0; j < 2; ++j) {
     SoftmaxState<V> state{load<V>(p.top + j * V::N), before[j]};
@@ -73,11 +86,12 @@ __attribute__((noinline, cold)) void raise(const Work& w, const TileProduct& til
     }
   }
   for (int64_t g = job.begin; g < job.end; ++g) {
-    score(w, tiles, job, g, nothing);
-    hide(scores_of(w, job, g), w.seen, g * kGroup, p.first);
-    Softmax(w, job, g, 1).finish();
+    score_again<kModified>(w, tiles, job, g);
+    Softmax<kModified>(w, job, g, 1).finish();
   }
-  if (next.panel != nullptr) score(w, tiles, next, next.begin, nothing);
+  if (next.panel == nullptr) return;
+  score(w, tiles, next, next.begin, nothing);
+  if constexpr (kModified) pack_modifiers_of(w, next, next.begin);
 }
 
 SUFFUSE_INLINE void load_sums(const Panel& p, V (&sum)[2]) {
@@ -85,6 +99,7 @@ SUFFUSE_INLINE void load_sums(const Panel& p, V (&sum)[2]) {
 }
 
 // The softmax of a job; behind it the values of the job before and the scores of the next.
+template <bool kModified>
 __attribute__((noinline)) void attend(Work& w, const TileProduct& tiles, const Job& before,
                                       const Job& job, const Job& next) {
   V sums[2], now[2];
@@ -92,11 +107,18 @@ __attribute__((noinline)) void attend(Work& w, const TileProduct& tiles, const J
   const int64_t groups = job.end - job.begin, old = before.end - before.begin;
   const int64_t rows = before.panel == nullptr ? 0 : w.v_rows;
   for (int64_t g = job.begin; g < job.end; ++g) {
-    prepare(w, job, g);
+    prepare<kModified>(w, job, g);
+    if constexpr (kModified) {
+      if (g + 1 < job.end) {
+        pack_modifiers_of(w, job, g + 1);
+      } else if (next.panel != nullptr) {
+        pack_modifiers_of(w, next, next.begin);
+      }
+    }
     const int64_t i = g - job.begin;
     const int64_t begin = rows * i / groups / 2 * 2;
     const int64_t end = i + 1 == groups ? rows : rows * (i + 1) / groups / 2 * 2;
-    Softmax softmax(w, job, g, 4 * w.k_depth + 2 * (end - begin) * old);
+    Softmax<kModified> softmax(w, job, g, 4 * w.k_depth + 2 * (end - begin) * old);
     if (g + 1 < job.end) {
       score(w, tiles, job, g + 1, softmax);
       add_values(w, tiles, before, begin, end, softmax);
@@ -109,7 +131,7 @@ __attribute__((noinline)) void attend(Work& w, const TileProduct& tiles, const J
   load_sums(*job.panel, now);
   const V limit(kLargestSum);
   if (__builtin_expect(any((now[0] > limit) | (now[1] > limit)), 0))
-    raise(w, tiles, job, next, sums);
+    raise<kModified>(w, tiles, job, next, sums);
 }
 
 void pack_groups(Work& w, int64_t begin, int64_t end) {
@@ -123,27 +145,12 @@ void pack_groups(Work& w, int64_t begin, int64_t end) {
   w.packed_b = w.seen.b;
   w.packed_head = w.group_head;
   for (int64_t g = begin; g < end; ++g) {
-    pack_rows(w.k + (g - begin) * 2 * w.k_depth * kTileWords, w.k_depth,
-              key_rows(p, p.k, w.seen, w.group_head, g * kGroup), p.D);
+    const Rows32 keys = key_rows(p, p.k, w.seen, w.group_head, g * kGroup);
+    pack_rows(w.k + (g - begin) * 2 * w.k_depth * kTileWords, w.k_depth, keys, p.D);
+    if (w.key_norms != nullptr) w.key_norms[g - begin] = largest_norm(keys, p.D);
     pack_columns(w.v + (g - begin) * w.v_rows * kTileWords,
                  key_rows(p, p.v, w.seen, w.group_head, g * kGroup), p.Dv);
   }
-}
-
-// The job that begins at `group` of the panel or later, among the groups [begin, end).
-Job next_job(const Work& w, int64_t& panel, int64_t& group, int64_t begin, int64_t end) {
-  for (; panel < w.count; ++panel, group = begin) {
-    Panel& p = w.panels[panel];
-    const Groups seen = seen_groups(w.seen, p.first);
-    Job job;
-    job.begin = larger(group, seen.begin);
-    job.end = smaller(smaller(end, seen.end), (job.begin / kGroups + 1) * kGroups);
-    if (job.begin >= job.end) continue;
-    job.panel = &p;
-    group = job.end;
-    return job;
-  }
-  return {};
 }
 
 void begin_panel(const Work& w, Panel& n) {
@@ -151,6 +158,7 @@ void begin_panel(const Work& w, Panel& n) {
   const Rows32 rows = query_rows(p.q, w.seen, w.head, n.first);
   const uint32_t flip = w.scale.sign < 0 ? 0x80008000u : 0;
   pack_transposed_rows(n.q, rows, p.D, Words(static_cast<int32_t>(flip)));
+  if (w.key_norms != nullptr) n.norm = largest_norm(rows, p.D);
   // A sink is a score that was there before the first key's.
   const float* const sinks = static_cast<const float*>(p.scores.sinks);
   SoftmaxState<V> state;
@@ -182,25 +190,31 @@ void end_panel(const Work& w, const Panel& n) {
 }
 
 // All panels with the groups [begin, end) of keys.
+template <bool kModified>
 void run_keys(Work& w, const TileProduct& tiles, int64_t begin, int64_t end) {
   pack_groups(w, begin, end);
   NothingElse nothing;
-  int64_t panel = 0, group = begin, parity = 0;
-  Job before, job = next_job(w, panel, group, begin, end);
+  Jobs jobs(w, begin, end);
+  int64_t parity = 0;
+  Job before, job = jobs.next();
   job.weights = w.weights[0];
-  if (job.panel != nullptr) score(w, tiles, job, job.begin, nothing);
+  if (job.panel != nullptr) {
+    score(w, tiles, job, job.begin, nothing);
+    if constexpr (kModified) pack_modifiers_of(w, job, job.begin);
+  }
   while (job.panel != nullptr) {
-    Job next = next_job(w, panel, group, begin, end);
+    Job next = jobs.next();
     parity ^= 1;
     next.weights = w.weights[parity];
     next.scores = (job.scores + job.end - job.begin) % 2;
-    attend(w, tiles, before, job, next);
+    attend<kModified>(w, tiles, before, job, next);
     before = job;
     job = next;
   }
   if (before.panel != nullptr) add_values(w, tiles, before, 0, w.v_rows, nothing);
 }
 
+template <bool kModified>
 void run_block(Work& w, const TileProduct& tiles, const Unit& unit) {
   const AttentionParams& p = *w.p;
   w.seen = attention_sequence(p, unit.b);
@@ -209,13 +223,16 @@ void run_block(Work& w, const TileProduct& tiles, const Unit& unit) {
   const int64_t begin = unit.block * p.block_rows, end = smaller(w.seen.T, begin + p.block_rows);
   if (begin >= end) return;
   w.count = tiles_of(end - begin, kPanel);
+  if constexpr (kModified) {
+    for (GroupModifiers& m : w.modifiers) begin_head(m, p, unit.b, unit.h, w.scale);
+  }
   for (int64_t i = 0; i < w.count; ++i) {
     w.panels[i].first = begin + i * kPanel;
     begin_panel(w, w.panels[i]);
   }
   const int64_t groups = tiles_of(w.seen.end_key(end - 1), kGroup);
   for (int64_t g = w.seen.first_key(begin) / (kGroup * kGroups) * kGroups; g < groups; g += w.most)
-    run_keys(w, tiles, g, smaller(groups, g + w.most));
+    run_keys<kModified>(w, tiles, g, smaller(groups, g + w.most));
   for (int64_t i = 0; i < w.count; ++i) end_panel(w, w.panels[i]);
 }
 
@@ -229,13 +246,17 @@ void lay_out(Scratch& s, Work& w, const AttentionParams& p) {
     w.scores[i] = s.take<float>(kGroupFloats);
     w.weights[i] = s.take<uint32_t>(kGroups * kGroupWords);
   }
+  if (is_modified(p)) {
+    for (GroupModifiers& m : w.modifiers) lay_out(s, m, p);
+  }
+  if (p.scores.softcap > 0) w.key_norms = s.take<float>(w.most);
   w.k = s.take<uint32_t>(w.most * 2 * w.k_depth * kTileWords);
   w.v = s.take<uint32_t>(w.most * w.v_rows * kTileWords);
   for (int64_t i = 0; i < most; ++i) {
     uint32_t* const q = s.take<uint32_t>(2 * w.k_depth * kTileWords);
     float* const out = s.take<float>(2 * w.v_rows * kTileWords);
     float *const top = s.take<float>(kPanel), *const sum = s.take<float>(kPanel);
-    if (w.panels != nullptr) w.panels[i] = {q, out, top, sum, 0, true};
+    if (w.panels != nullptr) w.panels[i] = {q, out, top, sum, 0, true, 0};
   }
 }
 
@@ -256,7 +277,14 @@ void attention_half_fwd_range(const AttentionParams& p, int64_t begin, int64_t e
   scratch.allocate();
   lay_out(scratch, w, p);
   w.packed_b = -1;
-  for (int64_t unit = begin; unit < end; ++unit) run_block(w, tiles, unit_at(p, unit));
+  const bool modified = is_modified(p);
+  for (int64_t unit = begin; unit < end; ++unit) {
+    if (modified) {
+      run_block<true>(w, tiles, unit_at(p, unit));
+    } else {
+      run_block<false>(w, tiles, unit_at(p, unit));
+    }
+  }
 }
 
 }  // namespace SUFFUSE_ISA

@@ -1,7 +1,8 @@
 // What the backward does for one panel of queries with one group of keys.
 #pragma once
 
-#include "ops/attention/cpu/half/rows-inl.h"
+#include "ops/attention/cpu/bias_gradient-inl.h"
+#include "ops/attention/cpu/half/modify-inl.h"
 
 namespace suffuse {
 namespace SUFFUSE_ISA {
@@ -15,6 +16,7 @@ struct Panel {
   float* dq;           // tiles [D / 16][2] of sums: dQ^T
   float *lse, *delta;  // lse in base 2, +inf for a row without keys; rowsum(dO O) - grad_lse
   int64_t first;
+  float norm;  // the largest of a query
 };
 
 struct Work {
@@ -31,11 +33,56 @@ struct Work {
   float *dk, *dv;        // [S][padded D], [S][padded Dv], the rows up to whole groups
   int64_t depth, v_depth, tiles, v_tiles;  // of D and Dv in 32s and 16s
   Scale<float> scale;
+  float* key_norms;          // by groups: the largest of a key; null without softcap
+  GroupModifiers modifiers;  // of the panel and group at hand
+  BiasGradient<float> bias_gradient;
+  float* bias_ds;  // [key][query] of them, where the bias has a gradient
 };
 
-// P^T and dS^T of one panel and group, of which the job's `panel` and `group` are.
-SUFFUSE_INLINE void weights(const Work& w, const Panel& n, int64_t panel, int64_t group) {
+// P and dS of two keys of a group from `key` on: dS = P (dP - delta).
+SUFFUSE_INLINE void gradients(const Work& w, const V (&minus_lse)[2], const V (&delta)[2],
+                              int64_t key, V (&p)[2][2], V (&ds)[2][2]) {
   const V factor(w.scale.factor);
+  const int64_t from = place_of(key);
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i)
+#pragma GCC unroll 2
+    for (int j = 0; j < 2; ++j) {
+      const int64_t at = from + j * kTileWords + i * V::N;
+      p[i][j] = exp2_near(muladd(load<V>(w.scores + at), factor, minus_lse[j]));
+      ds[i][j] = p[i][j] * (load<V>(w.dp + at) - delta[j]);
+    }
+}
+
+// The same with modified scores; p is what of P reaches the values.
+SUFFUSE_INLINE void modified_gradients(const Work& w, const V (&minus_lse)[2], const V (&delta)[2],
+                                       int64_t key, V (&p)[2][2], V (&ds)[2][2]) {
+  const GroupModifiers& m = w.modifiers;
+  const int64_t from = place_of(key);
+  V x[2][2], derivative[2][2] = {{V(1), V(1)}, {V(1), V(1)}};
+  load_scores(x, w.scores + from);
+  load_scores(ds, w.dp + from);
+  m.modify(x, minus_lse, key, [&](int i, int j, V t) { derivative[i][j] = fnma(t, t, V(1)); });
+  for (int i = 0; i < 2; ++i)
+    for (int j = 0; j < 2; ++j) {
+      p[i][j] = exp2_near(x[i][j]);
+      const V weight = p[i][j];
+      if (m.keep != nullptr) {
+        const V kept = load<V>(m.keep + from + j * kTileWords + i * V::N);
+        p[i][j] *= kept;
+        ds[i][j] *= kept;
+      }
+      ds[i][j] = weight * (ds[i][j] - delta[j]);
+      if (w.bias_gradient.to != nullptr) {
+        store(w.bias_ds + (key + i) * kPanel + j * V::N, ds[i][j]);
+      }
+      if (m.m.cap > 0) ds[i][j] *= derivative[i][j];
+    }
+}
+
+// P^T and dS^T of one panel and group, of which the job's `panel` and `group` are.
+template <bool kModified>
+SUFFUSE_INLINE void weights(const Work& w, const Panel& n, int64_t panel, int64_t group) {
   V minus_lse[2], delta[2];
   for (int j = 0; j < 2; ++j) {
     minus_lse[j] = -load<V>(n.lse + j * V::N);
@@ -43,17 +90,14 @@ SUFFUSE_INLINE void weights(const Work& w, const Panel& n, int64_t panel, int64_
   }
   uint32_t* const pairs = w.ds_pairs + (panel * kGroups + group) * kGroupWords;
   for (int64_t key = 0; key < kGroup; key += 2) {
-    const int64_t from = key / 16 * 2 * kTileWords + key % 16 * V::N;
     const int64_t row = ((2 * group + key / 16) * kPanels + panel) * kTileWords + key % 16 * V::N;
     V p[2][2], ds[2][2];
-#pragma GCC unroll 2
-    for (int i = 0; i < 2; ++i)
-#pragma GCC unroll 2
-      for (int j = 0; j < 2; ++j) {
-        const int64_t at = from + j * kTileWords + i * V::N;
-        p[i][j] = exp2_near(muladd(load<V>(w.scores + at), factor, minus_lse[j]));
-        ds[i][j] = p[i][j] * (load<V>(w.dp + at) - delta[j]);
-      }
+    if constexpr (kModified) {
+      w.modifiers.fetch_ahead(key, key + 2);
+      modified_gradients(w, minus_lse, delta, key, p, ds);
+    } else {
+      gradients(w, minus_lse, delta, key, p, ds);
+    }
 #pragma GCC unroll 2
     for (int i = 0; i < 2; ++i) {
       store_int(w.p + row + i * V::N, nearest_pairs(p[i][0], p[i][1]));
@@ -63,20 +107,37 @@ SUFFUSE_INLINE void weights(const Work& w, const Panel& n, int64_t panel, int64_
   }
 }
 
+// Adds the panel's and group's share to the gradient of the bias.
+SUFFUSE_INLINE void add_to_bias(const Work& w, const Panel& n, int64_t key) {
+  const Visible all{0, smaller<int64_t>(kGroup, w.seen.S - key), -kGroup, 0};
+  w.bias_gradient.add<2>(w.bias_ds, n.first, smaller<int64_t>(kPanel, w.seen.T - n.first), all,
+                         key);
+}
+
 // S^T and dP^T, then what follows from them. `group` counts from the first of the sequence, `base`
 // is the first of the packed block.
-SUFFUSE_INLINE void differentiate(const Work& w, const TileProduct& tiles, const Panel& n,
-                                  int64_t panel, int64_t group, int64_t base) {
+template <bool kModified>
+SUFFUSE_INLINE void differentiate(Work& w, const TileProduct& tiles, const Panel& n, int64_t panel,
+                                  int64_t group, int64_t base) {
   NothingElse nothing;
-  const int64_t g = group - base;
+  const int64_t g = group - base, key = group * kGroup;
   tiles.multiply<2, 2, false>({w.k + g * 2 * w.depth * kTileWords, n.qt, w.depth, 1, 2, w.scores,
                                2 * kTileWords, kTileWords, kTileSide},
                               w.depth, nothing);
   tiles.multiply<2, 2, false>({w.v + g * 2 * w.v_depth * kTileWords, n.gt, w.v_depth, 1, 2, w.dp,
                                2 * kTileWords, kTileWords, kTileSide},
                               w.v_depth, nothing);
-  if (is_cut(w.seen, group * kGroup, n.first)) hide(w.scores, w.seen, group * kGroup, n.first);
-  weights(w, n, panel, g);
+  if constexpr (kModified) {
+    const float largest = w.key_norms == nullptr ? 0.f : n.norm * w.key_norms[g];
+    pack_group(w.modifiers, w.a->forward, w.seen, w.head, n.first, key, largest,
+               {kPanel * w.a->forward.scores.bias_row, w.a->forward.scores.bias_row});
+  } else {
+    if (is_cut(w.seen, key, n.first)) hide(w.scores, w.seen, key, n.first);
+  }
+  weights<kModified>(w, n, panel, g);
+  if constexpr (kModified) {
+    if (w.bias_gradient.to != nullptr) add_to_bias(w, n, key);
+  }
 }
 
 // to[key][c] += A^T B for one group of keys: A of w.p or w.ds, B of w.g or w.q, the job's panels

@@ -9,9 +9,11 @@ namespace suffuse {
 namespace avx512_bf16 {
 void attention_half_fwd_range(const AttentionParams& p, int64_t begin, int64_t end);
 void attention_half_bwd_range(const AttentionGradParams& p, int64_t begin, int64_t end);
+void attention_half_bwd_bias_range(const AttentionGradParams& p, int64_t begin, int64_t end);
 }  // namespace avx512_bf16
 namespace amx {
 void attention_half_fwd_range(const AttentionParams& p, int64_t begin, int64_t end);
 void attention_half_bwd_range(const AttentionGradParams& p, int64_t begin, int64_t end);
+void attention_half_bwd_bias_range(const AttentionGradParams& p, int64_t begin, int64_t end);
 }  // namespace amx
 }  // namespace suffuse

@@ -43,6 +43,21 @@ SUFFUSE_INLINE Rows32 query_rows(const AttentionTensor& t, const AttentionSequen
   return rows;
 }
 
+// The largest norm of the rows.
+__attribute__((noinline)) inline float largest_norm(const Rows32& rows, int64_t columns) {
+  V most = zero<V>();
+  for (int r = 0; r < 32; ++r) {
+    V sum = zero<V>();
+    for (int64_t c = 0; c < columns; c += 32) {
+      const Words x = row_words(rows.row[r], c, columns);
+      sum = muladd(low_half(x), low_half(x), sum);
+      sum = muladd(high_half(x), high_half(x), sum);
+    }
+    most = max(most, V(reduce_add(sum)));
+  }
+  return __builtin_sqrtf(reduce_max(most));
+}
+
 // Scores of keys that a query does not see become -inf. Tiles (key, query) of the group that begins
 // at `key` and the panel that begins at `query`.
 __attribute__((noinline)) inline void hide(float* scores, const AttentionSequence& s, int64_t key,
