@@ -58,6 +58,33 @@ def test_parts_have_no_seams(layout, width, length):
 
 
 @pytest.mark.parametrize("isa", cpu_isas())
+@pytest.mark.parametrize("width", [2, 4, 33])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_long_rows_of_half_precision(dtype, width, isa):
+    """Rows are widened a piece at a time."""
+    tensors = example((1, 2, 2100, width), dtype)
+    with use_isa(isa):
+        check(tensors, activation="silu")
+        check(tensors, seq_idx=packed(1, 2100))
+
+
+@pytest.mark.parametrize("isa", cpu_isas())
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_silu_of_half_precision_is_nearly_the_nearest(dtype, layout, isa):
+    x = torch.cat([torch.linspace(-86, 90, 40_000), torch.tensor([0.0, 6e4, torch.inf, torch.nan])])
+    x = x.to(dtype)
+    one = LAYOUTS[layout]({"x": x.expand(1, 17, -1), "weight": torch.ones(17, 1)})
+    with use_isa(isa):
+        got = ops.causal_conv1d(**one, activation="silu")[0, 16]
+    exact = torch.nn.functional.silu(x.double())
+    assert got[-1].isnan() and got[-2] == torch.inf and got[-3] == x[-3]
+    normal = exact.abs() >= 2 * torch.finfo(dtype).tiny
+    error = ((got.double() - exact) / exact)[normal][:-2].abs().max()
+    assert normal.sum() > 20_000 and error < torch.finfo(dtype).eps / 2 + 2**-12.8
+
+
+@pytest.mark.parametrize("isa", cpu_isas())
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("width", [1, 2, 4, 7])
 def test_packed_sequences(width, layout, isa):

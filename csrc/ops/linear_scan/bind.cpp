@@ -84,7 +84,7 @@ Tensor empty_like_rows(const Tensor& x, bool complex) {
 
 #if defined(SUFFUSE_CUDA)
 
-void run(LinearScanParams& p, Tensor& h) {
+void run(LinearScanParams& p, Tensor& h, const Tensor&) {
   if (p.batch * p.channels == 0) return;
   const torch::stable::accelerator::DeviceGuard guard(h.get_device_index());
   const bool steps = h.stride(2) == 1 || p.length <= 1;
@@ -100,12 +100,30 @@ void run(LinearScanParams& p, Tensor& h) {
 
 #else
 
-void run(LinearScanParams& p, Tensor& h) {
+void run_in_segments(LinearScanWork& p, const Tensor& last) {
+  const int64_t rows = p.batch * p.channels, blocks = rows * linear_scan_segment_blocks(p);
+  const int64_t numbers[] = {rows * 2 * linear_scan_segments(p)};
+  Tensor workspace = empty(last, Sizes(numbers, 1), last.scalar_type());
+  p.workspace = workspace.mutable_data_ptr();
+  const auto run_phase = [&](LinearScanPhase phase, int64_t units, int64_t grain) {
+    torch::stable::parallel_for(0, units, grain, [&](int64_t begin, int64_t end) {
+      linear_scan_phase(p, phase, begin, end);
+    });
+  };
+  constexpr int64_t kGrain = 16;  // blocks of a thousand steps
+  run_phase(LinearScanPhase::sum, blocks, kGrain);
+  run_phase(LinearScanPhase::chain, rows, 1);
+  run_phase(LinearScanPhase::finish, blocks, kGrain);
+}
+
+void run(LinearScanParams& p, const Tensor& h, const Tensor& last) {
   std::vector<Tensor> kept;
   p.h = rows(h, p.complex, false, kept);
+  LinearScanWork work{p, linear_scan_width(p, torch::stable::get_num_threads()), nullptr};
+  if (linear_scan_in_segments(p)) return run_in_segments(work, last);
   torch::stable::parallel_for(
-      0, p.batch * linear_scan_blocks(p), 100000 / (kLinearScanLanes * p.length + 1) + 1,
-      [&](int64_t begin, int64_t end) { linear_scan_range(p, begin, end); });
+      0, linear_scan_units(work), 100000 / (work.width * p.length + 1) + 1,
+      [&](int64_t begin, int64_t end) { linear_scan_range(work, begin, end); });
 }
 
 #endif
@@ -156,7 +174,7 @@ std::tuple<Tensor, Tensor> linear_scan(Tensor a, Tensor x, Optional initial, Opt
   Tensor h = empty_like_rows(x, type.complex);
   Tensor last = empty(x, Sizes(states, 2), state_type(type));
   p.last = last.mutable_data_ptr();
-  run(p, h);
+  run(p, h, last);
   return {h, last};
 }
 

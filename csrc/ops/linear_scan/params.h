@@ -31,10 +31,4 @@ struct LinearScanParams {
   DType a_dtype, dtype;  // of a, and of x and h; complex: of their parts
 };
 
-constexpr int64_t kLinearScanLanes = 16;  // channels are taken in blocks
-
-inline int64_t linear_scan_blocks(const LinearScanParams& p) {
-  return (p.channels + kLinearScanLanes - 1) / kLinearScanLanes;
-}
-
 }  // namespace suffuse

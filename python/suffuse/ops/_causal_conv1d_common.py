@@ -26,6 +26,11 @@ def wide_like(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
+def as_type(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """x.to(dtype), of which the call alone is a tenth of a small convolution's time."""
+    return x if x.dtype == dtype else x.to(dtype)
+
+
 def empty_like_rows(x: Tensor) -> Tensor:
     """As the kernels lay out a result of x's shape [B, D, L]."""
     batch, channels, length = x.shape

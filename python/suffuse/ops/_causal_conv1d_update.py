@@ -7,6 +7,7 @@ from torch import Tensor
 
 from suffuse import _library  # noqa: F401  (registers the torch op below)
 from suffuse.ops._causal_conv1d_common import (
+    as_type,
     check_tensors,
     empty_like_rows,
     is_silu,
@@ -60,15 +61,13 @@ def causal_conv1d_update(
     """
     op = "causal_conv1d_update"
     check_tensors(
-        op,
-        ("x", "conv_state", "weight"),
-        **{"x": x, "conv_state": conv_state, "weight": weight, "bias": bias},
-        **{"cache_seqlens": cache_seqlens, "conv_state_indices": conv_state_indices},
-    )
+        op, ("x", "conv_state", "weight"), x=x, conv_state=conv_state, weight=weight, bias=bias,
+        cache_seqlens=cache_seqlens, conv_state_indices=conv_state_indices,
+    )  # fmt: skip
     silu = is_silu(op, activation)
     steps = x.unsqueeze(2) if x.dim() == 2 else x
-    weight = weight.to(wide_like(x))
-    bias = None if bias is None else bias.to(weight.dtype)
+    weight = as_type(weight, wide_like(x))
+    bias = None if bias is None else as_type(bias, weight.dtype)
     if needs_gradient(conv_state):
         raise ValueError(
             f"{op}: conv_state: expected a tensor without gradient, got one that needs it"

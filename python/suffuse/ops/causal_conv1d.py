@@ -9,6 +9,7 @@ from torch import Tensor
 
 from suffuse import _library  # noqa: F401  (registers the torch ops below)
 from suffuse.ops._causal_conv1d_common import (
+    as_type,
     check_tensors,
     empty_like_rows,
     is_silu,
@@ -67,15 +68,14 @@ def causal_conv1d(
     """
     op = "causal_conv1d"
     check_tensors(
-        op,
-        ("x", "weight"),
-        **{"x": x, "weight": weight, "bias": bias},
-        **{"initial_state": initial_state, "seq_idx": seq_idx},
-    )
+        op, ("x", "weight"), x=x, weight=weight, bias=bias, initial_state=initial_state,
+        seq_idx=seq_idx,
+    )  # fmt: skip
     silu, wide = is_silu(op, activation), wide_like(x)
     if initial_state is not None:
-        initial_state = initial_state.to(x.dtype)
-    operands = (x, weight.to(wide), bias if bias is None else bias.to(wide), initial_state, seq_idx)
+        initial_state = as_type(initial_state, x.dtype)
+    weights = as_type(weight, wide), bias if bias is None else as_type(bias, wide)
+    operands = (x, *weights, initial_state, seq_idx)
     if not has_kernel(op, x):
         out = formula.causal_conv1d_fwd(*operands, silu)
     elif needs_gradient(*operands):

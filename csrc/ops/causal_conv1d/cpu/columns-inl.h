@@ -2,7 +2,7 @@
 // panel of them along time.
 #pragma once
 
-#include "ops/causal_conv1d/cpu/rows-inl.h"
+#include "ops/causal_conv1d/cpu/rows_backward-inl.h"
 
 namespace suffuse {
 namespace SUFFUSE_ISA {
@@ -63,7 +63,7 @@ SUFFUSE_INLINE void convolve_rows(const Panel<In>& window, const Panel<S>& out, 
     convolve_channels<kWidth, kSteps>(window, c, n, taps, first_tap, z);
 #pragma GCC unroll 4
     for (int s = 0; s < kSteps; s++) {
-      if (with_silu) z[s] = silu_fast(z[s]);
+      if (with_silu) z[s] = silu_for<S>(z[s]);
       if (first_tap > taps.width) z[s] = zero<V>();
       store_lanes(out.row(s) + c, z[s], n);
     }

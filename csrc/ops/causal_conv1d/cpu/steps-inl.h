@@ -6,6 +6,7 @@
 
 #include "ops/causal_conv1d/cpu/kernel.h"
 #include "simd/channel_tile.h"
+#include "simd/half_results.h"
 #include "simd/math.h"
 
 namespace suffuse {
@@ -50,7 +51,17 @@ SUFFUSE_INLINE void fill_reach(const CausalConv1dParams& p, int64_t batch, int64
   }
 }
 
-// silu and its derivative.
+// silu of what is stored as S.
+template <class S, class V>
+SUFFUSE_INLINE V silu_for(V z) {
+  if constexpr (sizeof(S) == 2) {
+    return silu_near(z);
+  } else {
+    return silu_fast(z);
+  }
+}
+
+// The derivative of silu.
 template <class V>
 SUFFUSE_INLINE V silu_slope(V z) {
   z = max(V(-87), z);
