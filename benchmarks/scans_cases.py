@@ -13,13 +13,22 @@ import suffuse
 from benchmarks.case import Case, Functions, described, same
 from suffuse.reference import selective_scan as scan_formula
 
-# causal_conv1d: run.py shows its share of what a copy of the same bytes takes
+# The plain pass over the same bytes that causal_conv1d and linear_scan are measured against.
+PASS = "plain pass"
+
+
+def _same_but_pass(tolerance: float) -> Callable[[Functions], str | None]:
+    check = same(tolerance)
+    return lambda functions: check({n: f for n, f in functions.items() if n != PASS})
+
+
+# causal_conv1d
 
 
 def conv_cases() -> Iterator[Case]:
     shape = (1, 1536, 1024)
     for last in (False, True):
-        for dtype in (torch.float32, torch.bfloat16):
+        for dtype in (torch.float32, torch.bfloat16, torch.float16):
             yield _conv(shape, 4, dtype, last)
         yield _conv((2, 1536, 2048), 4, torch.float32, last)
         yield _conv(shape, 3, torch.float32, last, silu=False)
@@ -56,7 +65,8 @@ def _conv(
             out = out[..., : shape[2]]
             return finished(F.silu(out) if silu else out, theirs)
 
-        return {"suffuse": own, "torch conv1d" + (" + silu" if silu else ""): conv1d}
+        functions = {"suffuse": own, "torch conv1d" + (" + silu" if silu else ""): conv1d}
+        return functions if backward else {**functions, PASS: x.clone}
 
     size, what = torch.empty(0, dtype=dtype).element_size(), "fwd+bwd" if backward else "fwd"
     return Case(
@@ -64,7 +74,7 @@ def _conv(
         f"{what} {described(shape)} W{width} {str(dtype)[6:]}{' silu' if silu else ''}"
         + (" channels last" if last else ""),
         make,
-        same(1e-5 if dtype == torch.float32 else 2e-2),
+        _same_but_pass(1e-5 if dtype == torch.float32 else 2e-2),
         flops=0.0,
         bytes=(5.0 if backward else 2.0) * size * math.prod(shape),
     )
@@ -94,32 +104,40 @@ def _conv_update(batch: int) -> Case:
                 4.0 * batch * channels * (2 + 2 * width))  # fmt: skip
 
 
-# linear_scan: run.py shows its share of what a copy of the same bytes takes
+# linear_scan
 
 
 def linear_scan_cases() -> Iterator[Case]:
     for shape in ((8, 1024, 2048), (1, 2048, 512), (1, 64, 65536)):
         yield _linear_scan(shape, torch.float32)
-    yield _linear_scan((8, 1024, 2048), torch.bfloat16)
+    for dtype in (torch.bfloat16, torch.float16, torch.complex64):
+        yield _linear_scan((4, 512, 2048), dtype)
     yield _linear_scan((8, 1024, 2048), torch.float32, constant=True)
     yield _linear_scan((4, 512, 2048), torch.complex64, constant=True)
+    for dtype in (torch.float32, torch.bfloat16):
+        yield _linear_scan((4, 512, 2048), dtype, last=True)
     yield _linear_scan((8, 1024, 512), torch.float32, backward=True)
 
 
 def _linear_scan(
-    shape: tuple[int, int, int], dtype: torch.dtype, constant: bool = False, backward: bool = False
-) -> Case:
+    shape: tuple[int, int, int], dtype: torch.dtype, constant: bool = False, backward: bool = False,
+    last: bool = False,
+) -> Case:  # fmt: skip
+    """last: the channels of a step are adjacent in memory, not the steps of a channel."""
+
     def make(device: str) -> Functions:
         decays = torch.randn(shape[1] if constant else shape, device=device, dtype=dtype)
-        a = (decays / decays.abs().clamp(min=1) * 0.95).requires_grad_(backward)
-        x = torch.randn(shape, device=device, dtype=dtype, requires_grad=backward)
-        grad = torch.randn(shape, device=device, dtype=dtype)
+        a = decays / decays.abs().clamp(min=1) * 0.95
+        x, grad = (torch.randn(shape, device=device, dtype=dtype) for _ in range(2))
+        if last:
+            a, x, grad = (t.mT.contiguous().mT for t in (a, x, grad))
+        a.requires_grad_(backward), x.requires_grad_(backward)
 
         def finished(h: Tensor) -> object:
             return torch.autograd.grad(h, (a, x), grad) if backward else h
 
         def loop() -> object:
-            wide = torch.float32 if dtype == torch.bfloat16 else dtype
+            wide = torch.float32 if dtype.itemsize == 2 else dtype
             steps = (a[:, None] if constant else a).expand(shape).to(wide).unbind(-1)
             state, states = x.new_zeros(shape[:2], dtype=wide), []
             for step, term in zip(steps, x.to(wide).unbind(-1), strict=True):
@@ -127,14 +145,20 @@ def _linear_scan(
                 states.append(state)
             return finished(torch.stack(states, -1).to(dtype))
 
-        return {"suffuse": lambda: finished(suffuse.linear_scan(a, x)), "torch loop": loop}  # type: ignore[arg-type]
+        functions: Functions = {
+            "suffuse": lambda: finished(suffuse.linear_scan(a, x)),  # type: ignore[arg-type]
+            "torch loop": loop,
+        }
+        if not backward:
+            functions[PASS] = x.clone if constant else lambda: a + x
+        return functions
 
     # Read a and x, write h. Backward: the gradient and a give x's, which and h give a's.
     streams = (2 if constant else 3) + (5 if backward else 0)
     size = torch.empty(0, dtype=dtype).element_size()
     name = f"{'fwd+bwd' if backward else 'fwd'} {described(shape)} {str(dtype)[6:]}"
-    return Case("linear_scan", name + (" constant a" if constant else ""), make,
-                same(1e-2 if dtype == torch.bfloat16 else 1e-5), 0.0,
+    name += (" constant a" if constant else "") + (" channels last" if last else "")
+    return Case("linear_scan", name, make, _same_but_pass(1e-2 if dtype.itemsize == 2 else 1e-5), 0.0,
                 float(streams) * size * math.prod(shape))  # fmt: skip
 
 
@@ -194,8 +218,11 @@ def _s4_product(channels: int, states: int, length: int, name: str, backward: bo
 
 
 def selective_scan_cases() -> Iterator[Case]:
-    for states in (16, 64):
+    for states in (1, 4, 16, 64):
         yield _selective_scan(1, 1536, 1024, states, torch.float32, backward=False)
+    for channels in (1, 8):
+        yield _selective_scan(1, channels, 4096, 16, torch.float32, backward=False)
+        yield _selective_scan(1, channels, 4096, 16, torch.float32, backward=True)
     yield _selective_scan(1, 1536, 1024, 16, torch.bfloat16, backward=False)
     yield _selective_scan(1, 1536, 1024, 16, torch.float32, backward=True)
 

@@ -159,14 +159,30 @@ def test_steps_and_rates_of_any_size(isa):
                 assert value.isfinite().all(), (name, steepest)
 
 
-def test_nan_and_infinity_stay_where_the_reference_has_them():
-    tensors = make(Shape(1, 16, 40, 3), torch.float32)
+@pytest.mark.parametrize("without", [(), ("D",)], ids=["skip", "no-skip"])
+def test_nan_and_infinity_stay_where_the_reference_has_them(without):
+    tensors = make(Shape(1, 16, 40, 3), torch.float32, without=without)
     tensors["u"][0, 3, 10] = torch.nan
     tensors["u"][0, 5, 20] = torch.inf
+    tensors["B"] = tensors["B"].abs()  # or what is infinite would become no number at once
+    tensors["C"] = tensors["C"].abs()
     ours = ops.selective_scan(**tensors, delta_softplus=True)
     exact = reference(**tensors, delta_softplus=True)
     assert torch.equal(ours.isnan(), exact.isnan())
     assert torch.equal(ours.isinf(), exact.isinf())
+
+
+@pytest.mark.parametrize("isa", cpu_isas())
+@pytest.mark.parametrize("reverse", [False, True], ids=["forwards", "reverse"])
+def test_long_rows_give_the_bits_of_short_tiles(reverse, isa):
+    """Without a gradient, rows of 16 KiB and more are read in tiles of 64 steps instead of 16."""
+    tensors = make(Shape(4, 27, 4131, 14), torch.float32)
+    index = (torch.arange(4131) // 1000).int().expand(4, -1)
+    options = {"delta_softplus": True, "reverse": reverse, "seq_idx": index}
+    with use_isa(isa):
+        long = ops.selective_scan(**tensors, **options)
+        tensors["D"].requires_grad_()
+        assert torch.equal(long, ops.selective_scan(**tensors, **options))
 
 
 def test_complex_rates_take_the_formula():

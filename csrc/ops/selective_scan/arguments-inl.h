@@ -6,6 +6,9 @@
 #include <vector>
 
 #include "ops/selective_scan/params.h"
+#if !defined(SUFFUSE_CUDA)
+#include "ops/selective_scan/cpu/panels.h"
+#endif
 
 namespace suffuse {
 namespace {
@@ -38,9 +41,6 @@ class Call {
     p.length = in.u.size(2);
     p.softplus = softplus;
     p.reverse = reverse;
-    p.u = rows("u", in.u);
-    p.delta = rows_like_u("delta", in.delta, in.u);
-    if (in.z) p.z = rows_like_u("z", *in.z, in.u);
     check_rank(op, "A", in.a, 2, "[D, N]");
     p.states = in.a.size(1);
     check_shape(op, "A", in.a, shape({p.channels, p.states}), "[D, N]");
@@ -52,6 +52,9 @@ class Call {
       fail(op, "B", "groups G that divide the " + std::to_string(p.channels) + " channels of u",
            "G = " + std::to_string(p.groups));
     }
+    p.u = rows("u", in.u);
+    p.delta = rows_like_u("delta", in.delta, in.u);
+    if (in.z) p.z = rows_like_u("z", *in.z, in.u);
     p.b = projection("B", in.b, in.u);
     p.c = projection("C", in.c, in.u);
     p.skip = channels("D", in.skip, in.u);
@@ -71,7 +74,10 @@ class Call {
     }
 #else
     // States saved for the backward pass then take at most four times the memory of u.
-    p.chunk = p.states <= 16 ? kScanSteps : p.states <= 64 ? 2 * kScanSteps : 4 * kScanSteps;
+    p.chunk = scan_takes_panels(p) ? kScanPanel
+              : p.states <= 16     ? kScanSteps
+              : p.states <= 64     ? 2 * kScanSteps
+                                   : 4 * kScanSteps;
 #endif
   }
 
@@ -96,10 +102,10 @@ class Call {
   SelectiveScanParams p{};
 
  private:
-  // Channels or steps lie next to each other.
+  // Channels or steps lie next to each other; steps, where time is on the lanes.
   ScanRows rows(const char*, const Tensor& t) {
     const bool steps = t.stride(2) == 1 || t.size(2) <= 1;
-    const bool channels = t.stride(1) == 1 || t.size(1) <= 1;
+    const bool channels = (t.stride(1) == 1 || t.size(1) <= 1) && !steps_on_lanes();
     kept_.push_back(steps || channels ? t : torch::stable::contiguous(t));
     const Tensor& kept = kept_.back();
     const int64_t time = steps || !channels ? 1 : kept.stride(2);
@@ -124,8 +130,11 @@ class Call {
 #if defined(SUFFUSE_CUDA)
     void* const packed = nullptr;
 #else
-    kept_.push_back(empty(u, shape({p.batch, p.groups, p.length, p.states}), wide_type(p.dtype)));
-    void* const packed = kept_.back().mutable_data_ptr();
+    void* packed = nullptr;
+    if (!steps_on_lanes()) {
+      kept_.push_back(empty(u, shape({p.batch, p.groups, p.length, p.states}), wide_type(p.dtype)));
+      packed = kept_.back().mutable_data_ptr();
+    }
 #endif
     return {source.const_data_ptr(),
             source.stride(0),
@@ -150,6 +159,14 @@ class Call {
     check_same_device(op_, "seq_idx", t, "u", u);
     kept_.push_back(torch::stable::contiguous(t));
     return static_cast<const int32_t*>(kept_.back().const_data_ptr());
+  }
+
+  bool steps_on_lanes() const {
+#if defined(SUFFUSE_CUDA)
+    return false;
+#else
+    return scan_takes_panels(p);
+#endif
   }
 
   const char* op_;

@@ -44,13 +44,14 @@ def selective_scan(
         out_t = (C_t h_t + D u_t) silu(z_t)
 
     States are float32 (float64 for a float64 u). The backward pass makes the states again from one
-    in 16 (on the CPU 32 for N > 16, 64 for N > 64). Bitwise repeatable, on the CPU for any number of
+    in 16 (on the CPU 32 for N > 16, 64 for N > 64, and 256 where B D is so small that time, not
+    channels, is on the lanes). Bitwise repeatable, on the CPU for any number of
     threads; differentiable twice. CUDA kernels take up to 256 states and no float64: beyond, the
     plain PyTorch formula runs there.
 
     Args:
-        u: input [B, D, L]; float64, float32, bfloat16 or float16. Rows of adjacent steps or of
-            adjacent channels are read in place, other layouts are copied.
+        u: input [B, D, L]; float64, float32, bfloat16 or float16. Rows of adjacent steps or, unless
+            time is on the lanes, of adjacent channels are read in place, other layouts are copied.
         delta: step sizes [B, D, L], u's dtype.
         A: decay rates [D, N], usually negative, of any real dtype. A complex A takes the reference
             formula, with complex B and C and out = 2 Re(C_t h_t).
@@ -195,9 +196,28 @@ def _saved_fake(u: Tensor, A: Tensor, B: Tensor, C: Tensor) -> Tensor:
     if u.is_cuda:
         return A.new_empty(batch, (length + 15) // 16, channels, states)
     groups = B.shape[1] if B.dim() == 4 else C.shape[1] if C.dim() == 4 else 1
-    blocks = groups * ((channels // groups + 15) // 16)
+    blocks = groups * -(-channels // groups // 16)
+    if _takes_panels(batch, channels, length, states, groups, blocks):
+        return A.new_empty(batch, channels, -(-length // 256), states)
     chunk = 16 if states <= 16 else 32 if states <= 64 else 64
-    return A.new_empty(batch, blocks, (length + chunk - 1) // chunk, states, 16)
+    return A.new_empty(batch, blocks, -(-length // chunk), states, 16)
+
+
+def _takes_panels(
+    batch: int, channels: int, length: int, states: int, groups: int, blocks: int
+) -> bool:
+    """scan_takes_panels of the CPU kernels."""
+    units, pairs = batch * blocks, batch * groups
+    if units == 0 or states == 0:
+        return False
+    least = 4 if states < 16 else 8 if states < 32 else 16
+    parts = min(-(-states // least), -(-8 // units))
+    of_channels = min(-(-8 // pairs), channels // groups)
+    of_states = min(-(-8 // (pairs * of_channels)), -(-states // 4))
+    in_panels = 7 * batch * channels * min(units * parts, 2)
+    in_blocks = 5 * units * 16 * min(pairs * of_channels * of_states, 2)
+    # The first says no for any length, which may be symbolic.
+    return in_panels < in_blocks and in_panels * (-(-length // 256) * 256) < in_blocks * length
 
 
 @torch.library.register_fake("suffuse::selective_scan_bwd")

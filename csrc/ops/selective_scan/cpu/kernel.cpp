@@ -10,14 +10,27 @@ namespace suffuse {
 namespace SUFFUSE_ISA {
 namespace selective_scan {
 
+// Steps of a tile at most: as many as may lie between two saved states.
+constexpr int kTileSteps = 4 * kScanSteps;
+
+// Rows far apart cost a walk through the page tables at each visit, which four cache lines share;
+// it pays where there is time to ask for them.
+template <class S>
+SUFFUSE_INLINE int64_t tile_steps(const SelectiveScanParams& p, const Lanes& at) {
+  constexpr int64_t kFar = 16384;  // bytes
+  if (p.chunk_states) return p.chunk;
+  const bool far = p.u.time == 1 && p.u.channel * static_cast<int64_t>(sizeof(S)) >= kFar;
+  return far && at.last_state - at.first_state > 8 ? kTileSteps : kScanSteps;
+}
+
 // What a block of channels works with while it goes through time.
 template <class V, class N>
 struct Workspace {
   N *a, *h, *b, *c;  // [states][lanes]: A log2 e, the state, constant B and C
-  alignas(64) N delta[kScanSteps * V::N], x[kScanSteps * V::N], y[kScanSteps * V::N],
-      z[kScanSteps * V::N];
-  N gate[kScanSteps * V::N];  // rows of V::N steps, one a lane, for each V::N steps
-  bool restart[kScanSteps] = {};
+  alignas(64) N delta[kTileSteps * V::N], x[kTileSteps * V::N], y[kTileSteps * V::N],
+      z[kTileSteps * V::N];
+  N gate[kTileSteps * V::N];  // rows of V::N steps, one a lane, for each V::N steps
+  bool restart[kTileSteps] = {};
 };
 
 // `states` states from n on through one tile; y += C h.
@@ -83,7 +96,7 @@ SUFFUSE_INLINE void scan_tile(const SelectiveScanParams& p, Workspace<V, N>& w, 
 template <class S>
 SUFFUSE_INLINE Ahead ahead_of(const SelectiveScanParams& p, const Lanes& at, const Steps& steps) {
   Ahead ahead;
-  const Steps next{steps.first + kScanSteps, kScanSteps, steps.reverse, steps.length};
+  const Steps next{steps.first + steps.count, steps.count, steps.reverse, steps.length};
   if (next.first + next.count > p.length) return ahead;
   const int64_t begin = next.begin();
   ahead.add<S>(p.delta, at, begin);
@@ -112,30 +125,20 @@ SUFFUSE_INLINE void load_gate(const SelectiveScanParams& p, Workspace<V, N>& w, 
   }
 }
 
-// What the tile's results are besides C h: skip u, and the gate.
-template <class V, class S, class N>
-SUFFUSE_INLINE void load_rest(const SelectiveScanParams& p, Workspace<V, N>& w, const Lanes& at,
-                              const Steps& steps, const N* u) {
-  const V skip = load_channels<V, N>(p.skip, at);
-  for (int t = 0; t < steps.count; t++) store(w.y + t * V::N, skip * load<V>(u + t * V::N));
-  if (p.z.data) load_gate<V, S>(p, w, at, steps);
-}
-
-// The tile's delta', delta' u and the rest, which parts of the states leave for the end.
+// The tile's delta' and delta' u; besides C h, its results are skip u, and the gate, which parts of
+// the states leave for the end.
 template <class V, class S, class N>
 SUFFUSE_INLINE void load_inputs(const SelectiveScanParams& p, Workspace<V, N>& w, const Lanes& at,
                                 const Steps& steps) {
   load_tile<V, S>(w.delta, p.delta, at, steps.begin(), steps.count);
   discretise(w.delta, steps.count, load_channels<V, N>(p.bias, at), p.softplus);
-  load_tile<V, S>(w.x, p.u, at, steps.begin(), steps.count);
-  if (scan_parts(p) == 1) {
-    load_rest<V, S>(p, w, at, steps, w.x);
-  } else {
-    for (int t = 0; t < steps.count; t++) store(w.y + t * V::N, zero<V>());
-  }
-  for (int t = 0; t < steps.count; t++) {
-    store(w.x + t * V::N, load<V>(w.x + t * V::N) * load<V>(w.delta + t * V::N));
-  }
+  const bool alone = scan_parts(p) == 1, skips = alone && p.skip;
+  const V skip = load_channels<V, N>(p.skip, at);
+  for_steps<V, S>(p.u, at, steps.begin(), steps.count, [&](int t, V u) {
+    store(w.x + t * V::N, u * load<V>(w.delta + t * V::N));
+    store(w.y + t * V::N, skips ? u * skip : zero<V>());
+  });
+  if (alone && p.z.data) load_gate<V, S>(p, w, at, steps);
   if (!p.sequence) return;
   for (int i = 0; i < steps.count; i++) w.restart[i] = restarts(p, at.batch, steps, i);
 }
@@ -172,10 +175,11 @@ void scan_lanes(const SelectiveScanParams& p, const Lanes& at) {
   if (!p.c.varying) load_states<V>(w.c, p.c.data, at.channel, p.states, at);
   // Without softplus a step may be negative.
   const bool unusual = !p.softplus || any_unusual<V>(w.a, at);
-  for (int64_t first = 0; first < p.length; first += kScanSteps) {
-    const Steps steps{first, static_cast<int>(smaller(kScanSteps, p.length - first)), p.reverse,
+  const int64_t tile = tile_steps<S>(p, at);
+  for (int64_t first = 0; first < p.length; first += tile) {
+    const Steps steps{first, static_cast<int>(smaller(tile, p.length - first)), p.reverse,
                       p.length};
-    if (p.chunk_states && first % p.chunk == 0) {
+    if (p.chunk_states) {
       N* to = chunk_state<N>(p, at, first / p.chunk) + at.part * V::N;
       for (int64_t n = at.first_state; n < at.last_state; n++) {
         store(to + n * kScanLanes, load<V>(w.h + n * V::N));
@@ -202,8 +206,10 @@ void join_lanes(const SelectiveScanParams& p, const Lanes& at, int64_t window) {
   const int64_t first = window * kScanSteps;
   const Steps steps{first, static_cast<int>(smaller(kScanSteps, p.length - first)), false,
                     p.length};
-  load_tile<V, S>(w.x, p.u, at, first, steps.count);
-  load_rest<V, S>(p, w, at, steps, w.x);
+  const V skip = load_channels<V, N>(p.skip, at);
+  for_steps<V, S>(p.u, at, first, steps.count,
+                  [&](int t, V u) { store(w.y + t * V::N, p.skip ? skip * u : zero<V>()); });
+  if (p.z.data) load_gate<V, S>(p, w, at, steps);
   add_parts_of_row<V>(w.y, p, at, 1, 0, steps);
   store_outputs<V, S>(p, w, at, steps);
 }

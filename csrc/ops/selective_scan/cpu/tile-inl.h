@@ -86,15 +86,16 @@ SUFFUSE_INLINE ScanRows dense_rows(const SelectiveScanParams& p, const void* dat
   return {data, p.channels * p.length, p.length, 1};
 }
 
-// to[t V::N + lane], t < count: rows in the order of time, lanes behind the last channel 0.
-template <class V, class S, class N>
-SUFFUSE_INLINE void load_tile(N* to, const ScanRows& from, const Lanes& at, int64_t begin,
-                              int count) {
+// Calls fn(t, the channels at step t) for t < count, where steps are adjacent for whole vectors of
+// them; lanes behind the last channel are 0.
+template <class V, class S, class Fn>
+SUFFUSE_INLINE void for_steps(const ScanRows& from, const Lanes& at, int64_t begin, int count,
+                              Fn fn) {
   const S* base = first_row<S>(from, at, begin);
   if (from.time != 1) {  // channels are adjacent
     for (int t = 0; t < count; t++) {
-      store(to + t * V::N, at.count == V::N ? load<V>(base + t * from.time)
-                                            : load<V>(base + t * from.time, at.count));
+      fn(t, at.count == V::N ? load<V>(base + t * from.time)
+                             : load<V>(base + t * from.time, at.count));
     }
     return;
   }
@@ -103,8 +104,15 @@ SUFFUSE_INLINE void load_tile(N* to, const ScanRows& from, const Lanes& at, int6
     load_rows(row, base + t, from.channel, at.count, static_cast<int>(smaller(V::N, count - t)));
     transpose(row);
 #pragma GCC unroll 16
-    for (int i = 0; i < V::N; i++) store(to + (t + i) * V::N, row[i]);
+    for (int i = 0; i < V::N; i++) fn(t + i, row[i]);
   }
+}
+
+// to[t V::N + lane], t < count: rows in the order of time.
+template <class V, class S, class N>
+SUFFUSE_INLINE void load_tile(N* to, const ScanRows& from, const Lanes& at, int64_t begin,
+                              int count) {
+  for_steps<V, S>(from, at, begin, count, [&](int t, V row) { store(to + t * V::N, row); });
 }
 
 // The tile back to a contiguous tensor [batch, channel, time].
