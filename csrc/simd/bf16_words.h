@@ -7,6 +7,11 @@
 // nearest_pairs(lo, hi)    words of lo and hi rounded to nearest, ties away from 0; exact for
 //                          subnormal numbers; a NaN must not have all of its low 16 bits set
 // low_half(x) high_half(x) Vec<float> of the halves of the words
+// low_half_f16(x), high..  the same of float16 numbers; nearest_pairs_f16(lo, hi) the other way
+// finite(x)                x, or 0 where it is infinite or NaN
+// low_part(lo, hi, high)   nearest_pairs of what high = nearest_pairs(lo, hi) leaves of lo and hi,
+//                          as far as finite: the two add up to a float16 number, and miss at most
+//                          2^-16 of any other
 // zip_rows(a, b)           of two rows of 32 bfloat16: a becomes the words (a_i, b_i) for the i of
 //                          zip_column(0, .), b those for the i of zip_column(1, .)
 // pair_rows(a, b)          likewise: a becomes those for i < 16, b the rest
@@ -43,6 +48,23 @@ SUFFUSE_INLINE Words nearest_pairs(Vec<float> lo, Vec<float> hi) {
 SUFFUSE_INLINE Vec<float> low_half(Words x) { return from_bits<Vec<float>>(shl<16>(x)); }
 SUFFUSE_INLINE Vec<float> high_half(Words x) {
   return from_bits<Vec<float>>(x & Words(static_cast<int32_t>(0xffff0000)));
+}
+
+SUFFUSE_INLINE Vec<float> low_half_f16(Words x) {
+  return Vec<float>(_mm512_cvtph_ps(_mm512_cvtepi32_epi16(x.v)));
+}
+SUFFUSE_INLINE Vec<float> high_half_f16(Words x) { return low_half_f16(shr<16>(x)); }
+SUFFUSE_INLINE Words nearest_pairs_f16(Vec<float> lo, Vec<float> hi) {
+  constexpr int nearest = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+  const Words a(_mm512_cvtepu16_epi32(_mm512_cvtps_ph(lo.v, nearest)));
+  const Words b(_mm512_cvtepu16_epi32(_mm512_cvtps_ph(hi.v, nearest)));
+  return a | shl<16>(b);
+}
+SUFFUSE_INLINE Vec<float> finite(Vec<float> x) {
+  return select(x - x == Vec<float>(0), x, Vec<float>(0));
+}
+SUFFUSE_INLINE Words low_part(Vec<float> lo, Vec<float> hi, Words high_part) {
+  return nearest_pairs(finite(lo - low_half(high_part)), finite(hi - high_half(high_part)));
 }
 
 SUFFUSE_INLINE void zip_rows(Words& a, Words& b) {

@@ -1,4 +1,5 @@
-// Attention in bfloat16, backward: the five products on the bfloat16 units, all sums in fp32.
+// Attention in bfloat16 and float16, backward: the five products on the bfloat16 units, all sums in
+// fp32.
 //
 // Query blocks outside, key blocks inside, as in the fp32 kernel. A job is 4 panels of 32 queries
 // with a block of 128 keys: for each panel and group of 32 keys S^T = K Q^T and dP^T = V dO^T, and
@@ -35,13 +36,14 @@ __attribute__((noinline)) void run_job(Work& w, const TileProduct& tiles, int64_
   }
   if (kModified && w.bias_gradient.alone) return;
   for (int64_t g = 0; g < end - base; ++g) {
-    const int64_t panel = seen_first[g], depth = seen_last[g] - panel;
-    if (depth <= 0) continue;
-    const int64_t a = (2 * g * kPanels + panel - first) * kTileWords, key = (base + g) * kGroup;
-    add_to_keys(tiles, w.dv + key * w.v_tiles * kTileSide, w.v_tiles, w.p + a,
-                w.g + panel * w.v_tiles * kTileWords, depth);
-    add_to_keys(tiles, w.dk + key * w.tiles * kTileSide, w.tiles, w.ds + a,
-                w.q + panel * w.tiles * kTileWords, depth);
+    const int64_t panel = seen_first[g], panels = seen_last[g] - panel;
+    if (panels <= 0) continue;
+    const int64_t key = (base + g) * kGroup, b = panel * w.parts * kTileWords;
+    const int64_t a = (2 * g * kPanels + panel - first) * w.parts * kTileWords;
+    add_to_keys(w, tiles, w.dv + key * w.v_tiles * kTileSide, w.v_tiles, w.p + a,
+                w.g + b * w.v_tiles, panels);
+    add_to_keys(w, tiles, w.dk + key * w.tiles * kTileSide, w.tiles, w.ds + a, w.q + b * w.tiles,
+                panels);
   }
 }
 
@@ -51,19 +53,36 @@ void pack_groups(const Work& w, int64_t begin, int64_t end) {
     const int64_t g = group - begin;
     const Rows32 keys = key_rows(f, f.k, w.seen, w.group_head, group * kGroup);
     const Rows32 values = key_rows(f, f.v, w.seen, w.group_head, group * kGroup);
-    pack_rows(w.k + g * 2 * w.depth * kTileWords, w.depth, keys, f.D);
-    pack_rows(w.v + g * 2 * w.v_depth * kTileWords, w.v_depth, values, f.Dv);
+    for_parts(kPartsOfA, keys, [&](const Rows32& rows, int64_t part) {
+      pack_rows(w.k + (g * 2 * w.depth + part * w.depth / w.parts) * kTileWords, w.depth, rows,
+                f.D);
+      pack_columns(w.kt + (g * w.parts + part) * w.tiles * kTileWords, rows, f.D);
+    });
+    for_parts(kPartsOfA, values, [&](const Rows32& rows, int64_t part) {
+      pack_rows(w.v + (g * 2 * w.v_depth + part * w.v_depth / w.parts) * kTileWords, w.v_depth,
+                rows, f.Dv);
+    });
     if (w.key_norms != nullptr) w.key_norms[g] = largest_norm(keys, f.D);
-    pack_columns(w.kt + g * w.tiles * kTileWords, keys, f.D);
   }
+}
+
+template <class S>
+SUFFUSE_INLINE float dot(const void* a, const void* b, int64_t count) {
+  V sum = zero<V>();
+  for (int64_t i = 0; i < count; i += V::N) {
+    const int width = static_cast<int>(smaller<int64_t>(V::N, count - i));
+    sum = muladd(load<V>(static_cast<const S*>(a) + i, width),
+                 load<V>(static_cast<const S*>(b) + i, width), sum);
+  }
+  return reduce_add(sum);
 }
 
 // delta and lse of the panel's queries. A row without keys has no gradient: its lse makes P vanish.
 void begin_rows(const Work& w, const Panel& n) {
   const AttentionGradParams& a = *w.a;
   const AttentionParams& f = a.forward;
-  const Rows32 out = query_rows(f.out, w.seen, w.head, n.first);
-  const Rows32 grad = query_rows(a.grad_out, w.seen, w.head, n.first);
+  const Rows32 out = query_rows(f, f.out, w.seen, w.head, n.first);
+  const Rows32 grad = query_rows(f, a.grad_out, w.seen, w.head, n.first);
   const int64_t at = attention_lse(f, w.seen, w.head, n.first);
   const float* const lse = static_cast<const float*>(f.lse) + at;
   const float* const grad_lse = static_cast<const float*>(a.grad_lse);
@@ -73,12 +92,9 @@ void begin_rows(const Work& w, const Panel& n) {
     n.lse[r] = empty ? inf : lse[r] * static_cast<float>(kLog2e);
     n.delta[r] = 0;
     if (empty) continue;
-    V sum = zero<V>();
-    for (int64_t d = 0; d < f.Dv; d += V::N) {
-      const int width = static_cast<int>(smaller<int64_t>(V::N, f.Dv - d));
-      sum = muladd(load<V>(out.row[r] + d, width), load<V>(grad.row[r] + d, width), sum);
-    }
-    n.delta[r] = reduce_add(sum) - (grad_lse == nullptr ? 0.f : grad_lse[at + r]);
+    n.delta[r] = (f.dtype == DType::bf16 ? dot<bfloat16>(out.row[r], grad.row[r], f.Dv)
+                                         : dot<float16>(out.row[r], grad.row[r], f.Dv)) -
+                 (grad_lse == nullptr ? 0.f : grad_lse[at + r]);
   }
 }
 
@@ -86,14 +102,20 @@ void begin_panel(const Work& w, int64_t i) {
   const AttentionGradParams& a = *w.a;
   const AttentionParams& f = a.forward;
   const Panel& n = w.panels[i];
-  const Rows32 q = query_rows(f.q, w.seen, w.head, n.first);
-  const Rows32 g = query_rows(a.grad_out, w.seen, w.head, n.first);
+  const Rows32 q = query_rows(f, f.q, w.seen, w.head, n.first);
+  const Rows32 g = query_rows(f, a.grad_out, w.seen, w.head, n.first);
   const uint32_t flip = w.scale.sign < 0 ? 0x80008000u : 0;
-  pack_transposed_rows(n.qt, q, f.D, Words(static_cast<int32_t>(flip)));
+  for_parts(kPartsOfB, q, [&](const Rows32& rows, int64_t part) {
+    pack_transposed_rows(n.qt + part * 2 * (w.depth / w.parts) * kTileWords, rows, f.D,
+                         Words(static_cast<int32_t>(flip)));
+    pack_depth(w.q + (i * w.parts + part) * w.tiles * kTileWords, rows, f.D);
+  });
+  for_parts(kPartsOfB, g, [&](const Rows32& rows, int64_t part) {
+    pack_transposed_rows(n.gt + part * 2 * (w.v_depth / w.parts) * kTileWords, rows, f.Dv,
+                         Words(0));
+    pack_depth(w.g + (i * w.parts + part) * w.v_tiles * kTileWords, rows, f.Dv);
+  });
   if (w.key_norms != nullptr) w.panels[i].norm = largest_norm(q, f.D);
-  pack_transposed_rows(n.gt, g, f.Dv, Words(0));
-  pack_depth(w.q + i * w.tiles * kTileWords, q, f.D);
-  pack_depth(w.g + i * w.v_tiles * kTileWords, g, f.Dv);
   __builtin_memset(n.dq, 0, static_cast<size_t>(w.tiles * 2 * kTileWords) * sizeof(float));
   begin_rows(w, n);
 }
@@ -106,7 +128,7 @@ void end_panel(const Work& w, const Panel& n) {
     if (rows <= 0) break;
     bfloat16* const dq = static_cast<bfloat16*>(a.grad_q.data) +
                          attention_query(a.grad_q, w.seen, query) + w.head * a.grad_q.head;
-    store_transposed(dq, a.grad_q.row, n.dq + j * kTileWords, 2 * kTileWords, rows, f.D,
+    store_transposed(dq, f.dtype, a.grad_q.row, n.dq + j * kTileWords, 2 * kTileWords, rows, f.D,
                      V(static_cast<float>(f.scores.scale)));
   }
 }
@@ -149,10 +171,13 @@ void end_unit(const Work& w, int64_t unit) {
   const AttentionParams& f = a.forward;
   const int64_t d = w.tiles * kTileSide, dv = w.v_tiles * kTileSide;
   if (a.chunks == 1) {
-    store_keys<float, bfloat16>(f, a.grad_k, w.seen, w.group_head, w.dk, d, f.D,
-                                static_cast<float>(f.scores.scale));
-    store_keys<float, bfloat16>(f, a.grad_v, w.seen, w.group_head, w.dv, dv, f.Dv, 1.f);
-    return;
+    const auto store = [&](auto tag) {
+      using S = decltype(tag);
+      store_keys<float, S>(f, a.grad_k, w.seen, w.group_head, w.dk, d, f.D,
+                           static_cast<float>(f.scores.scale));
+      store_keys<float, S>(f, a.grad_v, w.seen, w.group_head, w.dv, dv, f.Dv, 1.f);
+    };
+    return f.dtype == DType::bf16 ? store(bfloat16{}) : store(float16{});
   }
   float* const to = static_cast<float*>(a.workspace) + unit * f.S * (d + dv);
   __builtin_memcpy(to, w.dk, static_cast<size_t>(f.S * d) * sizeof(float));
@@ -164,16 +189,17 @@ void lay_out(Scratch& s, Work& w, const AttentionGradParams& a) {
   const int64_t most = tiles_of(smaller(f.block_rows, f.T), kPanel);
   const int64_t rows = tiles_of(f.S, kGroup) * kGroup;
   w.panels = s.take<Panel>(most);
-  w.q = s.take<uint32_t>(most * w.tiles * kTileWords);
-  w.g = s.take<uint32_t>(most * w.v_tiles * kTileWords);
+  w.q = s.take<uint32_t>(most * w.parts * w.tiles * kTileWords);
+  w.g = s.take<uint32_t>(most * w.parts * w.v_tiles * kTileWords);
   w.k = s.take<uint32_t>(kGroups * 2 * w.depth * kTileWords);
   w.v = s.take<uint32_t>(kGroups * 2 * w.v_depth * kTileWords);
-  w.kt = s.take<uint32_t>(kGroups * w.tiles * kTileWords);
+  w.kt = s.take<uint32_t>(kGroups * w.parts * w.tiles * kTileWords);
   w.scores = s.take<float>(kGroupFloats);
   w.dp = s.take<float>(kGroupFloats);
-  w.p = s.take<uint32_t>(kGroups * kPanels * kGroupWords);
-  w.ds = s.take<uint32_t>(kGroups * kPanels * kGroupWords);
-  w.ds_pairs = s.take<uint32_t>(kGroups * kPanels * kGroupWords);
+  const int64_t weights = kGroups * kPanels * w.parts * kGroupWords;
+  w.p = s.take<uint32_t>(weights);
+  w.ds = s.take<uint32_t>(weights);
+  w.ds_pairs = s.take<uint32_t>(weights);
   if (is_modified(f)) lay_out(s, w.modifiers, f);
   if (f.scores.softcap > 0) w.key_norms = s.take<float>(kGroups);
   if (a.grad_bias != nullptr) w.bias_ds = s.take<float>(kGroupFloats);
@@ -192,8 +218,9 @@ void lay_out(Scratch& s, Work& w, const AttentionGradParams& a) {
 void begin_work(Scratch& scratch, Work& w, const AttentionGradParams& a) {
   const AttentionParams& f = a.forward;
   w.a = &a;
-  w.depth = tiles_of(f.D, kTileDepth);
-  w.v_depth = tiles_of(f.Dv, kTileDepth);
+  w.parts = parts_of(f.dtype);
+  w.depth = w.parts * tiles_of(f.D, kTileDepth);
+  w.v_depth = w.parts * tiles_of(f.Dv, kTileDepth);
   w.tiles = tiles_of(f.D, kTileSide);
   w.v_tiles = tiles_of(f.Dv, kTileSide);
   w.scale = Scale<float>(f.scores.scale);

@@ -1,4 +1,5 @@
-// Attention in bfloat16, forward: products on the bfloat16 units, the softmax in fp32 between them.
+// Attention in bfloat16 and float16, forward: products on the bfloat16 units, the softmax in fp32
+// between them.
 //
 // Queries lie on the vector lanes as in the fp32 kernel: S^T[key][query] = K Q^T, O^T[d][query] +=
 // V^T P^T. A job is a panel of 32 queries with a block of 128 keys, done in groups of 32 keys.
@@ -35,15 +36,16 @@ SUFFUSE_INLINE void score(const Work& w, const TileProduct& tiles, const Job& jo
 template <class Else>
 SUFFUSE_INLINE void add_values(const Work& w, const TileProduct& tiles, const Job& job,
                                int64_t begin, int64_t end, Else& other) {
-  const uint32_t* const v = w.v + (job.begin - w.packed) * w.v_rows * kTileWords;
+  const uint32_t* const v = w.v + (job.begin - w.packed) * w.parts * w.v_rows * kTileWords;
+  const int64_t depth = (job.end - job.begin) * w.parts;
   for (int64_t d = begin; d < end; d += 2) {
     const TileAddresses t{v + d * kTileWords, job.weights, 1,
                           w.v_rows,           2,           job.panel->out + d * 2 * kTileWords,
                           2 * kTileWords,     kTileWords,  kTileSide};
     if (d + 1 < end) {
-      tiles.multiply<2, 2, true>(t, job.end - job.begin, other);
+      tiles.multiply<2, 2, true>(t, depth, other);
     } else {
-      tiles.multiply<1, 2, true>(t, job.end - job.begin, other);
+      tiles.multiply<1, 2, true>(t, depth, other);
     }
   }
 }
@@ -104,7 +106,7 @@ __attribute__((noinline)) void attend(Work& w, const TileProduct& tiles, const J
                                       const Job& job, const Job& next) {
   V sums[2], now[2];
   load_sums(*job.panel, sums);
-  const int64_t groups = job.end - job.begin, old = before.end - before.begin;
+  const int64_t groups = job.end - job.begin, old = (before.end - before.begin) * w.parts;
   const int64_t rows = before.panel == nullptr ? 0 : w.v_rows;
   for (int64_t g = job.begin; g < job.end; ++g) {
     prepare<kModified>(w, job, g);
@@ -145,20 +147,29 @@ void pack_groups(Work& w, int64_t begin, int64_t end) {
   w.packed_b = w.seen.b;
   w.packed_head = w.group_head;
   for (int64_t g = begin; g < end; ++g) {
+    uint32_t* const k = w.k + (g - begin) * 2 * w.k_depth * kTileWords;
+    uint32_t* const v = w.v + (g - begin) * w.parts * w.v_rows * kTileWords;
     const Rows32 keys = key_rows(p, p.k, w.seen, w.group_head, g * kGroup);
-    pack_rows(w.k + (g - begin) * 2 * w.k_depth * kTileWords, w.k_depth, keys, p.D);
+    for_parts(kPartsOfA, keys, [&](const Rows32& rows, int64_t part) {
+      pack_rows(k + part * (w.k_depth / w.parts) * kTileWords, w.k_depth, rows, p.D);
+    });
     if (w.key_norms != nullptr) w.key_norms[g - begin] = largest_norm(keys, p.D);
-    pack_columns(w.v + (g - begin) * w.v_rows * kTileWords,
-                 key_rows(p, p.v, w.seen, w.group_head, g * kGroup), p.Dv);
+    for_parts(kPartsOfA, key_rows(p, p.v, w.seen, w.group_head, g * kGroup),
+              [&](const Rows32& rows, int64_t part) {
+                pack_columns(v + part * w.v_rows * kTileWords, rows, p.Dv);
+              });
   }
 }
 
 void begin_panel(const Work& w, Panel& n) {
   const AttentionParams& p = *w.p;
-  const Rows32 rows = query_rows(p.q, w.seen, w.head, n.first);
   const uint32_t flip = w.scale.sign < 0 ? 0x80008000u : 0;
-  pack_transposed_rows(n.q, rows, p.D, Words(static_cast<int32_t>(flip)));
-  if (w.key_norms != nullptr) n.norm = largest_norm(rows, p.D);
+  const Rows32 queries = query_rows(p, p.q, w.seen, w.head, n.first);
+  for_parts(kPartsOfB, queries, [&](const Rows32& rows, int64_t part) {
+    pack_transposed_rows(n.q + part * 2 * (w.k_depth / w.parts) * kTileWords, rows, p.D,
+                         Words(static_cast<int32_t>(flip)));
+  });
+  if (w.key_norms != nullptr) n.norm = largest_norm(queries, p.D);
   // A sink is a score that was there before the first key's.
   const float* const sinks = static_cast<const float*>(p.scores.sinks);
   SoftmaxState<V> state;
@@ -184,7 +195,7 @@ void end_panel(const Work& w, const Panel& n) {
     store(lse + attention_lse(p, w.seen, w.head, query), state.lse(), static_cast<int>(rows));
     bfloat16* const out = static_cast<bfloat16*>(p.out.data) +
                           attention_query(p.out, w.seen, query) + w.head * p.out.head;
-    store_transposed(out, p.out.row, n.out + j * kTileWords, 2 * kTileWords, rows, p.Dv,
+    store_transposed(out, p.dtype, p.out.row, n.out + j * kTileWords, 2 * kTileWords, rows, p.Dv,
                      state.inverse());
   }
 }
@@ -239,19 +250,20 @@ void run_block(Work& w, const TileProduct& tiles, const Unit& unit) {
 void lay_out(Scratch& s, Work& w, const AttentionParams& p) {
   const int64_t most = tiles_of(smaller(p.block_rows, p.T), kPanel);
   w.panels = s.take<Panel>(most);
-  w.most = larger<int64_t>(1, kPacked / ((2 * w.k_depth + w.v_rows) * kTileWords * 4) / kGroups) *
+  w.most = larger<int64_t>(
+               1, kPacked / ((2 * w.k_depth + w.parts * w.v_rows) * kTileWords * 4) / kGroups) *
            kGroups;
   w.most = smaller(w.most, tiles_of(p.S, kGroup));
   for (int i = 0; i < 2; ++i) {
     w.scores[i] = s.take<float>(kGroupFloats);
-    w.weights[i] = s.take<uint32_t>(kGroups * kGroupWords);
+    w.weights[i] = s.take<uint32_t>(kGroups * w.parts * kGroupWords);
   }
   if (is_modified(p)) {
     for (GroupModifiers& m : w.modifiers) lay_out(s, m, p);
   }
   if (p.scores.softcap > 0) w.key_norms = s.take<float>(w.most);
   w.k = s.take<uint32_t>(w.most * 2 * w.k_depth * kTileWords);
-  w.v = s.take<uint32_t>(w.most * w.v_rows * kTileWords);
+  w.v = s.take<uint32_t>(w.most * w.parts * w.v_rows * kTileWords);
   for (int64_t i = 0; i < most; ++i) {
     uint32_t* const q = s.take<uint32_t>(2 * w.k_depth * kTileWords);
     float* const out = s.take<float>(2 * w.v_rows * kTileWords);
@@ -270,7 +282,8 @@ void attention_half_fwd_range(const AttentionParams& p, int64_t begin, int64_t e
   Scratch scratch;
   Work w{};
   w.p = &p;
-  w.k_depth = tiles_of(p.D, kTileDepth);
+  w.parts = parts_of(p.dtype);
+  w.k_depth = w.parts * tiles_of(p.D, kTileDepth);
   w.v_rows = tiles_of(p.Dv, kTileSide);
   w.scale = Scale<float>(p.scores.scale);
   lay_out(scratch, w, p);

@@ -12,7 +12,7 @@ namespace {
 constexpr int kPanels = 4, kGroups = 4;  // of a job
 
 struct Panel {
-  uint32_t *qt, *gt;   // tiles [D / 32][2], [Dv / 32][2] of B: Q^T, dO^T
+  uint32_t *qt, *gt;   // tiles [parts][D / 32][2], [parts][Dv / 32][2] of B: Q^T, dO^T
   float* dq;           // tiles [D / 16][2] of sums: dQ^T
   float *lse, *delta;  // lse in base 2, +inf for a row without keys; rowsum(dO O) - grad_lse
   int64_t first;
@@ -25,19 +25,32 @@ struct Work {
   int64_t head, group_head;
   Panel* panels;
   int64_t count;
-  uint32_t *q, *g;  // by panels: tiles [D / 16], [Dv / 16] of B: Q, dO with the queries as depth
-  uint32_t *k, *v, *kt;  // by groups: tiles [2][D / 32], [2][Dv / 32], [D / 16] of A: K, V, K^T
-  float *scores, *dp;    // tiles [2][2] of sums of one panel and group
-  uint32_t *p, *ds;      // tiles [2 kGroups][kPanels] of A: P^T, dS^T
-  uint32_t* ds_pairs;    // by panels: tiles [kGroups][2] of B: dS^T
-  float *dk, *dv;        // [S][padded D], [S][padded Dv], the rows up to whole groups
-  int64_t depth, v_depth, tiles, v_tiles;  // of D and Dv in 32s and 16s
+  // By panels: tiles [parts][D / 16], [parts][Dv / 16] of B: Q, dO with the queries as depth
+  uint32_t *q, *g;
+  // By groups: tiles [2][parts][D / 32], [2][parts][Dv / 32], [parts][D / 16] of A: K, V, K^T
+  uint32_t *k, *v, *kt;
+  float *scores, *dp;  // tiles [2][2] of sums of one panel and group
+  uint32_t *p, *ds;    // tiles [2 kGroups][kPanels][parts] of A: P^T, dS^T
+  uint32_t* ds_pairs;  // by panels: tiles [kGroups][parts][2] of B: dS^T
+  float *dk, *dv;      // [S][padded D], [S][padded Dv], the rows up to whole groups
+  int64_t parts;
+  int64_t depth, v_depth, tiles, v_tiles;  // of D and Dv in 32s, every part counted, and in 16s
   Scale<float> scale;
   float* key_norms;          // by groups: the largest of a key; null without softcap
   GroupModifiers modifiers;  // of the panel and group at hand
   BiasGradient<float> bias_gradient;
   float* bias_ds;  // [key][query] of them, where the bias has a gradient
 };
+
+// Words of lo and hi for one or three tiles, `step` words apart.
+SUFFUSE_INLINE void store_parts(uint32_t* to, int64_t step, const Part (&parts)[kMostParts],
+                                bool split, V lo, V hi) {
+  const Words high = nearest_pairs(lo, hi);
+  store_int(to, high);
+  if (!split) return;
+  const Words low = low_part(lo, hi, high);
+  for (int i = 1; i < kMostParts; ++i) store_int(to + i * step, parts[i] == Part::low ? low : high);
+}
 
 // P and dS of two keys of a group from `key` on: dS = P (dP - delta).
 SUFFUSE_INLINE void gradients(const Work& w, const V (&minus_lse)[2], const V (&delta)[2],
@@ -88,9 +101,11 @@ SUFFUSE_INLINE void weights(const Work& w, const Panel& n, int64_t panel, int64_
     minus_lse[j] = -load<V>(n.lse + j * V::N);
     delta[j] = load<V>(n.delta + j * V::N);
   }
-  uint32_t* const pairs = w.ds_pairs + (panel * kGroups + group) * kGroupWords;
+  const bool split = w.parts > 1;
+  uint32_t* const pairs = w.ds_pairs + (panel * kGroups + group) * w.parts * kGroupWords;
   for (int64_t key = 0; key < kGroup; key += 2) {
-    const int64_t row = ((2 * group + key / 16) * kPanels + panel) * kTileWords + key % 16 * V::N;
+    const int64_t tile = ((2 * group + key / 16) * kPanels + panel) * w.parts;
+    const int64_t row = tile * kTileWords + key % 16 * V::N;
     V p[2][2], ds[2][2];
     if constexpr (kModified) {
       w.modifiers.fetch_ahead(key, key + 2);
@@ -100,9 +115,11 @@ SUFFUSE_INLINE void weights(const Work& w, const Panel& n, int64_t panel, int64_
     }
 #pragma GCC unroll 2
     for (int i = 0; i < 2; ++i) {
-      store_int(w.p + row + i * V::N, nearest_pairs(p[i][0], p[i][1]));
-      store_int(w.ds + row + i * V::N, nearest_pairs(ds[i][0], ds[i][1]));
-      store_int(pairs + i * kTileWords + key / 2 * V::N, nearest_pairs(ds[0][i], ds[1][i]));
+      const int64_t at = row + i * V::N;
+      store_parts(w.p + at, kTileWords, kPartsOfA, split, p[i][0], p[i][1]);
+      store_parts(w.ds + at, kTileWords, kPartsOfA, split, ds[i][0], ds[i][1]);
+      store_parts(pairs + i * kTileWords + key / 2 * V::N, kGroupWords, kPartsOfB, split, ds[0][i],
+                  ds[1][i]);
     }
   }
 }
@@ -140,15 +157,16 @@ SUFFUSE_INLINE void differentiate(Work& w, const TileProduct& tiles, const Panel
   }
 }
 
-// to[key][c] += A^T B for one group of keys: A of w.p or w.ds, B of w.g or w.q, the job's panels
-// [begin, end) as depth.
-SUFFUSE_INLINE void add_to_keys(const TileProduct& tiles, float* to, int64_t columns,
-                                const uint32_t* a, const uint32_t* b, int64_t depth) {
+// to[key][c] += A^T B for one group of keys: A of w.p or w.ds, B of w.g or w.q, the parts of some
+// of the job's panels as depth.
+SUFFUSE_INLINE void add_to_keys(const Work& w, const TileProduct& tiles, float* to, int64_t columns,
+                                const uint32_t* a, const uint32_t* b, int64_t panels) {
+  const int64_t depth = panels * w.parts;
   NothingElse nothing;
   const int64_t ld = columns * kTileSide;
   for (int64_t c = 0; c < columns; c += 2) {
-    const TileAddresses t{a,       b + c * kTileWords, kPanels,        1,
-                          columns, to + c * kTileSide, kTileSide * ld, kTileSide,
+    const TileAddresses t{a,       b + c * kTileWords, kPanels * w.parts, 1,
+                          columns, to + c * kTileSide, kTileSide * ld,    kTileSide,
                           ld};
     if (c + 1 < columns) {
       tiles.multiply<2, 2, true>(t, depth, nothing);
@@ -160,11 +178,12 @@ SUFFUSE_INLINE void add_to_keys(const TileProduct& tiles, float* to, int64_t col
 
 // dQ^T += K^T dS^T for the job's groups from `begin` on.
 SUFFUSE_INLINE void add_to_queries(const Work& w, const TileProduct& tiles, const Panel& n,
-                                   int64_t panel, int64_t begin, int64_t depth) {
+                                   int64_t panel, int64_t begin, int64_t groups) {
   NothingElse nothing;
-  const uint32_t* const pairs = w.ds_pairs + (panel * kGroups + begin) * kGroupWords;
+  const int64_t depth = groups * w.parts;
+  const uint32_t* const pairs = w.ds_pairs + (panel * kGroups + begin) * w.parts * kGroupWords;
   for (int64_t c = 0; c < w.tiles; c += 2) {
-    const TileAddresses t{w.kt + (begin * w.tiles + c) * kTileWords,
+    const TileAddresses t{w.kt + (begin * w.parts * w.tiles + c) * kTileWords,
                           pairs,
                           1,
                           w.tiles,

@@ -206,12 +206,14 @@ SUFFUSE_INLINE void pack_group_bias(GroupModifiers& g, const AttentionScores& a,
   }
 }
 
-SUFFUSE_INLINE GroupBias bias_kind(const AttentionScores& a) {
+SUFFUSE_INLINE GroupBias bias_kind(const AttentionParams& p) {
+  const AttentionScores& a = p.scores;
   if (a.bias_kind == AttentionBias::none) return GroupBias::none;
   if (a.bias_row == 0) return GroupBias::column;
   if (a.bias_kind == AttentionBias::mask) return GroupBias::bits;
-  return a.bias_kind == AttentionBias::same && a.bias_key == 1 ? GroupBias::pairs
-                                                               : GroupBias::tiles;
+  const bool pairs =
+      p.dtype == DType::bf16 && a.bias_kind == AttentionBias::same && a.bias_key == 1;
+  return pairs ? GroupBias::pairs : GroupBias::tiles;
 }
 
 __attribute__((noinline)) inline void pack_group_keep(const GroupModifiers& g,
@@ -233,14 +235,19 @@ __attribute__((noinline)) inline void pack_group(GroupModifiers& g, const Attent
   g.near = largest <= g.near_limit;
   g.m.position = query + s.shift - key;
   g.some_hidden = is_cut(s, key, query);
-  visit_bias<bfloat16, float>(p, s, head, query, key, [&](auto* from) {
+  const auto pack = [&](auto* from) {
     constexpr int64_t size = sizeof *from;
     g.ahead = reinterpret_cast<const char*>(from + ahead.offset);
     g.ahead_step = ahead.step * size;
     g.ahead_bytes = p.scores.bias_key == 1 && g.kind != GroupBias::column ? kGroup * size : 0;
     pack_group_bias(g, p.scores, from, s.T - query, s.S - key);
     return false;
-  });
+  };
+  if (p.dtype == DType::bf16) {
+    visit_bias<bfloat16, float>(p, s, head, query, key, pack);
+  } else {
+    visit_bias<float16, float>(p, s, head, query, key, pack);
+  }
   if (is_cut(s, key, query)) {
     const bool mask = g.kind == GroupBias::bits;
     for (int64_t r = 0; r < kPanel; ++r) {
@@ -267,7 +274,7 @@ SUFFUSE_INLINE void begin_head(GroupModifiers& g, const AttentionParams& p, int6
 
 template <class Scratch>
 void lay_out(Scratch& s, GroupModifiers& g, const AttentionParams& p) {
-  g.kind = bias_kind(p.scores);
+  g.kind = bias_kind(p);
   g.bias = s.template take<float>(kGroupFloats);
   g.pairs = s.template take<uint32_t>(kGroupWords);
   g.seen = s.template take<uint32_t>(kPanel);

@@ -20,6 +20,7 @@ constexpr int kGroupWords = kGroup * kPanel / 2;  // the same in bfloat16
 SUFFUSE_INLINE Rows32 key_rows(const AttentionParams& p, const AttentionTensor& t,
                                const AttentionSequence& s, int64_t head, int64_t key) {
   Rows32 rows;
+  rows.dtype = p.dtype;
   for (int64_t r = 0; r < kGroup; ++r) {
     rows.row[r] = nullptr;
     if (key + r < s.S) {
@@ -30,9 +31,10 @@ SUFFUSE_INLINE Rows32 key_rows(const AttentionParams& p, const AttentionTensor& 
   return rows;
 }
 
-SUFFUSE_INLINE Rows32 query_rows(const AttentionTensor& t, const AttentionSequence& s, int64_t head,
-                                 int64_t query) {
+SUFFUSE_INLINE Rows32 query_rows(const AttentionParams& p, const AttentionTensor& t,
+                                 const AttentionSequence& s, int64_t head, int64_t query) {
   Rows32 rows;
+  rows.dtype = p.dtype;
   for (int64_t r = 0; r < kPanel; ++r) {
     rows.row[r] = nullptr;
     if (query + r < s.T) {
@@ -45,13 +47,16 @@ SUFFUSE_INLINE Rows32 query_rows(const AttentionTensor& t, const AttentionSequen
 
 // The largest norm of the rows.
 __attribute__((noinline)) inline float largest_norm(const Rows32& rows, int64_t columns) {
+  const bool half = rows.dtype == DType::f16;
   V most = zero<V>();
   for (int r = 0; r < 32; ++r) {
     V sum = zero<V>();
     for (int64_t c = 0; c < columns; c += 32) {
-      const Words x = row_words(rows.row[r], c, columns);
-      sum = muladd(low_half(x), low_half(x), sum);
-      sum = muladd(high_half(x), high_half(x), sum);
+      const Words x = rows.words(r, c, columns);
+      const V low = half ? low_half_f16(x) : low_half(x),
+              high = half ? high_half_f16(x) : high_half(x);
+      sum = muladd(low, low, sum);
+      sum = muladd(high, high, sum);
     }
     most = max(most, V(reduce_add(sum)));
   }

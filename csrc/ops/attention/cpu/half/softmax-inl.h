@@ -13,7 +13,7 @@ constexpr int kGroups = 4;  // of a job
 constexpr float kLargestSum = 0x1p64f;
 
 struct Panel {
-  uint32_t* q;  // tiles [D / 32][2] of B: Q^T
+  uint32_t* q;  // tiles [parts][D / 32][2] of B: Q^T
   float* out;   // tiles [Dv / 16][2] of sums: O^T before its division
   float *top, *sum;
   int64_t first;  // query
@@ -25,7 +25,7 @@ struct Panel {
 struct Job {
   Panel* panel = nullptr;       // null: none
   int64_t begin = 0, end = 0;   // in groups
-  uint32_t* weights = nullptr;  // tiles [kGroups][2] of B: P^T
+  uint32_t* weights = nullptr;  // tiles [kGroups][parts][2] of B: P^T
   int64_t scores = 0;           // which of the two has the scores of group `begin`
 };
 
@@ -37,10 +37,10 @@ struct Work {
   int64_t head, group_head;
   float* scores[2];      // of one group and the next, tiles [2][2] of sums: S^T
   uint32_t* weights[2];  // of this job and of the one before
-  uint32_t *k, *v;       // by groups: tiles [2][D / 32], [Dv / 16] of A: K, V^T
+  uint32_t *k, *v;       // by groups: tiles [2][parts][D / 32], [parts][Dv / 16] of A: K, V^T
   int64_t packed, packed_end, packed_b, packed_head;  // what is packed: groups [packed, packed_end)
   int64_t most;                                       // how many are packed at a time
-  int64_t k_depth, v_rows;
+  int64_t parts, k_depth, v_rows;                     // k_depth counts every part
   Scale<float> scale;
   float* key_norms;             // of the packed groups, the largest of a key; null without softcap
   GroupModifiers modifiers[2];  // of one group and the next
@@ -81,11 +81,12 @@ class Softmax {
  public:
   SUFFUSE_INLINE Softmax(const Work& w, const Job& job, int64_t group, int64_t products)
       : from_(scores_of(w, job, group)),
-        to_(job.weights + (group - job.begin) * kGroupWords),
+        to_(job.weights + (group - job.begin) * w.parts * kGroupWords),
         panel_(*job.panel),
         modifiers_(modifiers_of(w, job, group)),
         factor_(w.scale.factor),
-        products_(products) {
+        products_(products),
+        split_(w.parts > 1) {
     for (int j = 0; j < 2; ++j) {
       minus_top_[j] = -load<V>(panel_.top + j * V::N);
       sum_[j] = load<V>(panel_.sum + j * V::N);
@@ -138,7 +139,13 @@ class Softmax {
         sum_[j] += a;
         sum_[j] += b;
         if constexpr (kModified) drop(a, b, key + i, j);
-        store_int(to + j * kTileWords + i / 2 * V::N, nearest_pairs(a, b));
+        uint32_t* const words = to + j * kTileWords + i / 2 * V::N;
+        const Words rounded = nearest_pairs(a, b);
+        store_int(words, rounded);
+        if (split_) {
+          store_int(words + kGroupWords, rounded);
+          store_int(words + 2 * kGroupWords, low_part(a, b, rounded));
+        }
       }
   }
   SUFFUSE_INLINE void drop(V& a, V& b, int64_t key, int j) const {
@@ -155,6 +162,7 @@ class Softmax {
   V factor_, minus_top_[2], sum_[2];
   int64_t products_, credit_ = 0;
   int next_ = 0;
+  bool split_;
 };
 
 // The largest score of each lane.
