@@ -17,6 +17,8 @@ from benchmarks.case import Case, Functions, described, same
 
 
 def attention_cases() -> Iterator[Case]:
+    for d, causal, backward in itertools.product((64, 128), (False, True), (False, True)):
+        yield _attention(1, 8, 1024, d, torch.float16, causal, backward)
     for dtype in (torch.float32, torch.bfloat16):
         for t, d, causal, backward in itertools.product(
             (256, 1024, 4096), (64, 128), (False, True), (False, True)
