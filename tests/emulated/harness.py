@@ -149,6 +149,10 @@ class Emulator:
         self._library.emulator_reset()
         self.options(seed, mma, races, counters)
 
+    def release(self) -> None:
+        """Gives its memory back; a call thereafter takes it anew."""
+        self._library.emulator_release()
+
     def options(
         self, seed: int = 0, mma: str = "ideal", races: bool = True, counters: bool = True
     ) -> None:
@@ -243,6 +247,7 @@ def load(path: Path) -> ctypes.CDLL:
     library.emulator_allocate.restype = ctypes.c_void_p
     library.emulator_allocate.argtypes = [ctypes.c_size_t, ctypes.c_char_p, ctypes.c_int]
     library.emulator_reset.restype = None
+    library.emulator_release.restype = None
     library.emulator_report.restype = ctypes.c_char_p
     library.emulator_options.restype = None
     library.emulator_options.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_uint32, ctypes.c_int]

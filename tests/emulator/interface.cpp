@@ -76,6 +76,9 @@ EMULATOR_EXPORT void* emulator_allocate(size_t bytes, const char* name, int init
 
 EMULATOR_EXPORT void emulator_reset() { emulator::reset(); }
 
+// At the end. The stacks of a library's threads are hundreds of mappings, and a process has 65530.
+EMULATOR_EXPORT void emulator_release() { emulator::release(); }
+
 // Of the launches to come.
 EMULATOR_EXPORT void emulator_options(int races, int counters, uint32_t seed, int mma) {
   emulator::options = {races != 0, counters != 0, seed, static_cast<emulator::MmaRounding>(mma)};

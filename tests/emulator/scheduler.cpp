@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <numeric>
 
@@ -39,6 +41,10 @@ std::vector<char*>& stacks() {
 char* new_stack() {
   void* p = mmap(nullptr, kStackBytes + kPage, PROT_READ | PROT_WRITE,
                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (p == MAP_FAILED) {
+    std::perror("emulator: no room for the stack of a thread");
+    std::abort();
+  }
   mprotect(p, kPage, PROT_NONE);
   return static_cast<char*>(p) + kPage;
 }
@@ -228,6 +234,15 @@ bool check_launch(dim3 grid, size_t shared_bytes) {
 }
 
 }  // namespace
+
+void release() {
+  reset();
+  engine.fibers.clear();
+  for (char* stack : stacks()) munmap(stack - kPage, kStackBytes + kPage);
+  stacks().clear();
+  if (engine.shared.begin) munmap(engine.shared.begin, kMostShared + kPage);
+  engine.shared.begin = nullptr;
+}
 
 uint64_t random_below(uint64_t bound) { return engine.random() % bound; }
 

@@ -231,6 +231,7 @@ std::string thread_name(const Fiber& fiber);
 void switch_to_scheduler();
 void block_on(const char* what, Where where);
 void wake(Fiber& fiber);
+void release();  // gives back what the engine has taken from the system
 uint64_t random_below(uint64_t bound);
 // Asynchronous work: runs at a later pass that depends on the seed, at the latest when no thread
 // can go on. It runs with engine.current == nullptr.

@@ -87,7 +87,9 @@ def check(mutant: Mutant) -> str:
     library = mutated(mutant)
     messages = []
     for seed in mutant.seeds:
-        found, message = symptoms(mutant, Emulator(mutant.library, seed=seed, library=library))
+        device = Emulator(mutant.library, seed=seed, library=library)
+        found, message = symptoms(mutant, device)
+        device.release()  # there are hundreds of libraries, and none is ever closed
         messages.append(message)
         caught = any(re.fullmatch(mutant.caught_by, kind) for kind in found)
         assert caught, (
