@@ -1,22 +1,12 @@
 // What the entries of attention's gradients share: each file has one element type.
 #pragma once
 
-#include "emulator/emulator.h"
+#include "emulated/launcher.h"
 #include "ops/attention/cuda/backward_passes.cuh"
 
 #define EMULATED extern "C" __attribute__((visibility("default")))
 
 namespace suffuse {
-
-struct EmulatedLauncher {
-  template <class... P, class... A>
-  void operator()(const char* name, void (*kernel)(P...), const LaunchShape& shape,
-                  A... arguments) const {
-    emulator::launch(name, kernel, dim3(static_cast<unsigned>(shape.blocks)),
-                     dim3(static_cast<unsigned>(shape.threads)),
-                     static_cast<size_t>(shape.shared_bytes), arguments...);
-  }
-};
 
 // Planted bugs are tried on these alone, which compiles faster.
 #if defined(SUFFUSE_MUTANT)

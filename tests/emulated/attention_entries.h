@@ -2,7 +2,7 @@
 // EMULATED_ATTENTION_TYPE, and EMULATED_ATTENTION_TF32 for the products of float.
 #pragma once
 
-#include "emulator/emulator.h"
+#include "emulated/launcher.h"
 #include "ops/attention/cuda/passes.cuh"
 
 #define EMULATED extern "C" __attribute__((visibility("default")))
@@ -10,34 +10,25 @@
 namespace suffuse {
 namespace {
 
-struct Launcher {
-  template <class... P, class... A>
-  void operator()(const char* name, void (*kernel)(P...), const LaunchShape& shape,
-                  A... arguments) const {
-    emulator::launch(name, kernel, dim3(static_cast<unsigned>(shape.blocks)),
-                     dim3(static_cast<unsigned>(shape.threads)),
-                     static_cast<size_t>(shape.shared_bytes), arguments...);
-  }
-};
-
 // Planted bugs are tried on one head dim alone, which compiles faster.
 #if defined(SUFFUSE_MUTANT)
 template <bool kGeneral>
 void forward(const AttentionParams& p) {
   attention_forward_passes<EMULATED_ATTENTION_TYPE, kGeneral, EMULATED_ATTENTION_TF32, 64>(
-      p, Launcher());
+      p, EmulatedLauncher());
 }
 void decode(const AttentionDecodeParams& d) {
-  attention_decode_passes<EMULATED_ATTENTION_TYPE, 64>(d, Launcher());
+  attention_decode_passes<EMULATED_ATTENTION_TYPE, 64>(d, EmulatedLauncher());
 }
 #else
 template <bool kGeneral>
 void forward(const AttentionParams& p) {
   attention_forward_passes<EMULATED_ATTENTION_TYPE, kGeneral, EMULATED_ATTENTION_TF32, 32, 64, 96,
-                           128, 192, 256>(p, Launcher());
+                           128, 192, 256>(p, EmulatedLauncher());
 }
 void decode(const AttentionDecodeParams& d) {
-  attention_decode_passes<EMULATED_ATTENTION_TYPE, 32, 64, 96, 128, 192, 256>(d, Launcher());
+  attention_decode_passes<EMULATED_ATTENTION_TYPE, 32, 64, 96, 128, 192, 256>(d,
+                                                                              EmulatedLauncher());
 }
 #endif
 

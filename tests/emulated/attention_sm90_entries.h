@@ -3,7 +3,7 @@
 #pragma once
 
 #include "cuda/host/make_tensor_map.h"
-#include "emulator/emulator.h"
+#include "emulated/launcher.h"
 #include "ops/attention/cuda/passes_sm90.cuh"
 
 #define EMULATED extern "C" __attribute__((visibility("default")))
@@ -11,30 +11,21 @@
 namespace suffuse {
 namespace {
 
-struct Launcher {
-  template <class... P, class... A>
-  void operator()(const char* name, void (*kernel)(P...), const LaunchShape& shape,
-                  A... arguments) const {
-    emulator::launch(name, kernel, dim3(static_cast<unsigned>(shape.blocks)),
-                     dim3(static_cast<unsigned>(shape.threads)),
-                     static_cast<size_t>(shape.shared_bytes), arguments...);
-  }
-};
-
 using S = EMULATED_ATTENTION_TYPE;
 
 // Planted bugs are tried on one head dim alone, which compiles faster.
 #if defined(SUFFUSE_MUTANT)
 void forward(const AttentionParams& p, int head, bool general) {
-  general ? attention_forward_sm90_passes<S, true, 64>(p, head, make_tensor_map, Launcher())
-          : attention_forward_sm90_passes<S, false, 64>(p, head, make_tensor_map, Launcher());
+  general
+      ? attention_forward_sm90_passes<S, true, 64>(p, head, make_tensor_map, EmulatedLauncher())
+      : attention_forward_sm90_passes<S, false, 64>(p, head, make_tensor_map, EmulatedLauncher());
 }
 #else
 void forward(const AttentionParams& p, int head, bool general) {
   if (!general || attention_is_general(p)) {
-    return attention_forward_sm90<S>(p, head, make_tensor_map, Launcher());
+    return attention_forward_sm90<S>(p, head, make_tensor_map, EmulatedLauncher());
   }
-  attention_forward_sm90_passes<S, true, 64, 128>(p, head, make_tensor_map, Launcher());
+  attention_forward_sm90_passes<S, true, 64, 128>(p, head, make_tensor_map, EmulatedLauncher());
 }
 #endif
 

@@ -1,5 +1,5 @@
 // C entries of the CUDA kernels of selective_scan for the emulator.
-#include "emulator/emulator.h"
+#include "emulated/launcher.h"
 #include "ops/selective_scan/cuda/passes.cuh"
 #include "ops/selective_scan/cuda/update.cuh"
 
@@ -7,16 +7,6 @@
 
 namespace suffuse {
 namespace {
-
-struct Launcher {
-  template <class... P, class... A>
-  void operator()(const char* name, void (*kernel)(P...), const LaunchShape& shape,
-                  A... arguments) const {
-    emulator::launch(name, kernel, dim3(static_cast<unsigned>(shape.blocks)),
-                     dim3(static_cast<unsigned>(shape.threads)),
-                     static_cast<size_t>(shape.shared_bytes), arguments...);
-  }
-};
 
 // The launcher's own choice, but for what is not 0.
 ScanCut with(ScanCut cut, int64_t segments, int64_t rounds) {
@@ -74,7 +64,8 @@ EMULATED int64_t emulated_selective_scan_bwd_floats(const suffuse::SelectiveScan
 EMULATED void emulated_selective_scan_fwd(const suffuse::SelectiveScanParams* p, int64_t segments) {
   const suffuse::ScanCut cut = suffuse::with(suffuse::scan_forward_cut(*p), segments, 0);
   suffuse::visit_built(p->dtype, [&](auto tag) {
-    suffuse::scan_forward_passes<typename decltype(tag)::type>(*p, cut, suffuse::Launcher());
+    suffuse::scan_forward_passes<typename decltype(tag)::type>(*p, cut,
+                                                               suffuse::EmulatedLauncher());
   });
 }
 EMULATED void emulated_selective_scan_bwd(const suffuse::SelectiveScanGradParams* g,
@@ -82,7 +73,8 @@ EMULATED void emulated_selective_scan_bwd(const suffuse::SelectiveScanGradParams
   const suffuse::ScanCut launched = suffuse::scan_backward_cut(g->forward);
   const suffuse::ScanCut cut = suffuse::with(launched, segments, rounds);
   suffuse::visit_built(g->forward.dtype, [&](auto tag) {
-    suffuse::scan_backward_passes<typename decltype(tag)::type>(*g, cut, suffuse::Launcher());
+    suffuse::scan_backward_passes<typename decltype(tag)::type>(*g, cut,
+                                                                suffuse::EmulatedLauncher());
   });
 }
 
@@ -91,7 +83,7 @@ EMULATED void emulated_selective_state_update(const suffuse::StateUpdateParams* 
     using S = typename decltype(tag)::type;
     using T = typename decltype(state_tag)::type;
     if constexpr (suffuse::kBuilt<S> && suffuse::kBuilt<T>) {
-      suffuse::Launcher()(
+      suffuse::EmulatedLauncher()(
           "selective_state_update_kernel", suffuse::selective_state_update_kernel<S, T>,
           suffuse::state_update_shape(*p), *p, static_cast<int>(suffuse::state_update_lanes(*p)));
     }

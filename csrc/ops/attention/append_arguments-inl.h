@@ -35,15 +35,12 @@ void append_with(Tensor& k_cache, Tensor& v_cache, const Tensor& k, const Tensor
   const auto adjacent = [](const Tensor& t) {
     return t.size(3) > 1 && t.stride(3) != 1 ? torch::stable::contiguous(t) : t;
   };
-  const auto written = [](Tensor& t) {
-    return AttentionTensor{t.mutable_data_ptr(), t.stride(0), t.stride(1), t.stride(2)};
-  };
   const Tensor keys = adjacent(k), values = adjacent(v);
   AttentionAppendParams p{};
   p.k = rows_of(keys);
   p.v = rows_of(values);
-  p.k_cache = written(k_cache);
-  p.v_cache = written(v_cache);
+  p.k_cache = result_rows(k_cache);
+  p.v_cache = result_rows(v_cache);
   p.B = k.size(0), p.T = k.size(1), p.G = k.size(2), p.D = k.size(3), p.Dv = v.size(3);
   p.entries = k_cache.size(0);
   p.room = cache.room();

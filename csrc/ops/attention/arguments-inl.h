@@ -26,6 +26,10 @@ inline ScalarType wide_type(DType dtype) {
   return dtype == DType::f64 ? ScalarType::Double : ScalarType::Float;
 }
 
+inline AttentionTensor result_rows(const Tensor& t) {
+  return {t.mutable_data_ptr(), t.stride(0), t.stride(1), t.stride(2)};
+}
+
 // Everything of attention_general_fwd beside q, k and v.
 struct AttentionOptions {
   double scale;

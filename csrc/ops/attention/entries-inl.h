@@ -21,10 +21,6 @@ Gradients backward(const Tensor& grad_out, const Optional& grad_lse, const Tenso
                    const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse,
                    const AttentionOptions& o, bool bias_grad);
 
-AttentionTensor result_rows(const Tensor& t) {
-  return {t.mutable_data_ptr(), t.stride(0), t.stride(1), t.stride(2)};
-}
-
 AttentionOptions plain_options(const char* op, double scale, int64_t causal, bool tf32) {
   if (causal < 0 || causal > 2) {
     fail(op, "causal", "0 (none), 1 (top_left) or 2 (bottom_right)", std::to_string(causal));

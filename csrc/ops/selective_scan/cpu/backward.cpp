@@ -183,7 +183,7 @@ void scan_lanes_backward(const SelectiveScanGradParams& g, GradWorkspace<N>& w, 
     __builtin_memset(sums, 0, static_cast<size_t>(p.states * V::N) * sizeof(N));
   }
   // Without softplus a step may be negative.
-  const bool unusual = !p.softplus || any_unusual<V>(w.a, at);
+  const bool unusual = !p.softplus || any_unusual(w.a, at.first_state * V::N, at.last_state * V::N);
   V grad_skip = zero<V>(), grad_bias = zero<V>();
   for_chunks(p, [&](const Steps& chunk) {
     const Ahead ahead = ahead_of_chunk<S>(g, at, chunk);

@@ -10,7 +10,6 @@ namespace SUFFUSE_ISA {
 namespace selective_scan {
 
 constexpr int kTogether = 4;  // states
-constexpr double kLog2e = 1.4426950408889634, kLn2 = 0.6931471805599453;
 
 // Tables [states][lanes] of a block of channels; per step of a chunk [steps][lanes].
 template <class N>

@@ -162,7 +162,6 @@ SUFFUSE_INLINE void store_outputs(const SelectiveScanParams& p, Workspace<V, N>&
 
 template <class V, class S, class N>
 void scan_lanes(const SelectiveScanParams& p, const Lanes& at) {
-  constexpr double kLog2e = 1.4426950408889634;
   Workspace<V, N> w;
   const int64_t size = p.states * V::N;
   w.a = static_cast<N*>(selective_scan_scratch(4 * size * static_cast<int64_t>(sizeof(N))));
@@ -174,7 +173,7 @@ void scan_lanes(const SelectiveScanParams& p, const Lanes& at) {
   if (!p.b.varying) load_states<V>(w.b, p.b.data, at.channel, p.states, at);
   if (!p.c.varying) load_states<V>(w.c, p.c.data, at.channel, p.states, at);
   // Without softplus a step may be negative.
-  const bool unusual = !p.softplus || any_unusual<V>(w.a, at);
+  const bool unusual = !p.softplus || any_unusual(w.a, at.first_state * V::N, at.last_state * V::N);
   const int64_t tile = tile_steps<S>(p, at);
   for (int64_t first = 0; first < p.length; first += tile) {
     const Steps steps{first, static_cast<int>(smaller(tile, p.length - first)), p.reverse,

@@ -161,7 +161,6 @@ class PanelMemory {
 template <class V, class N>
 PanelWorkspace<N> cut_panels(const SelectiveScanParams& p, const PanelUnit& at,
                              PanelMemory<N>& memory) {
-  constexpr double kLog2e = 1.4426950408889634;
   PanelWorkspace<N> w;
   const int64_t channels = at.last_channel - at.first_channel, states = at.states();
   w.a = memory.cut(channels * states);
@@ -183,13 +182,10 @@ PanelWorkspace<N> cut_panels(const SelectiveScanParams& p, const PanelUnit& at,
   return w;
 }
 
-// Whether an A is unusual, as any_unusual has it.
+// Whether decays need exp2: an A is unusual, or a step may be negative.
 template <class N>
 bool unusual_panels(const SelectiveScanParams& p, const PanelWorkspace<N>& w, const PanelUnit& at) {
-  bool unusual = !p.softplus;
-  const int64_t size = (at.last_channel - at.first_channel) * at.states();
-  for (int64_t i = 0; i < size; i++) unusual = unusual || !(w.a[i] <= N(0) && w.a[i] >= N(-1e10));
-  return unusual;
+  return !p.softplus || any_unusual(w.a, 0, (at.last_channel - at.first_channel) * at.states());
 }
 
 // A matrix [batch, channels, states] and the unit's part of it.

@@ -84,7 +84,6 @@ template <class V, class S, class N>
 SUFFUSE_INLINE void finish_panel_backward(const SelectiveScanGradParams& g,
                                           const PanelGradWorkspace<N>& w, int64_t row,
                                           int64_t batch, int64_t channel, const Panel& panel) {
-  constexpr double kLn2 = 0.6931471805599453;
   const SelectiveScanParams& p = g.forward;
   const V skip = p.skip ? V(static_cast<const N*>(p.skip)[channel]) : zero<V>();
   V grad_skip = load<V>(w.grad_skip + row * V::N), grad_bias = load<V>(w.grad_bias + row * V::N);

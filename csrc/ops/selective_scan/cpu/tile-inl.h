@@ -11,6 +11,8 @@ namespace suffuse {
 namespace SUFFUSE_ISA {
 namespace selective_scan {
 
+constexpr double kLog2e = 1.4426950408889634, kLn2 = 0.6931471805599453;
+
 // The vector and the number of the arithmetic for a storage type.
 template <class S>
 struct LanesOf {
@@ -169,10 +171,10 @@ SUFFUSE_INLINE V decay(V delta, V a) {
 
 // Whether an A is positive, so that the decay may overflow, or so large that a step below 10^10
 // does not keep it in exp2_decay's domain.
-template <class V, class N>
-SUFFUSE_INLINE bool any_unusual(const N* a, const Lanes& at) {
+template <class N>
+SUFFUSE_INLINE bool any_unusual(const N* a, int64_t begin, int64_t end) {
   bool unusual = false;
-  for (int64_t i = at.first_state * V::N; i < at.last_state * V::N; i++) {
+  for (int64_t i = begin; i < end; i++) {
     unusual = unusual || !(a[i] <= N(0) && a[i] >= N(-1e10));
   }
   return unusual;

@@ -26,7 +26,6 @@ SUFFUSE_INLINE V gather(const void* data, int64_t at, int64_t head, int64_t plac
 template <class V, class S, class T, class N>
 SUFFUSE_INLINE V step_channel(const StateUpdateParams& p, T* state, const N* a, const S* b,
                               const S* c, N step, N x) {
-  constexpr double kLog2e = 1.4426950408889634;
   const V exponent(step * static_cast<N>(kLog2e)), scale(x);
   V sum = zero<V>();
   for (int64_t n = 0; n < p.states; n += V::N) {

@@ -42,16 +42,6 @@ struct Work {
   float* bias_ds;  // [key][query] of them, where the bias has a gradient
 };
 
-// Words of lo and hi for one or three tiles, `step` words apart.
-SUFFUSE_INLINE void store_parts(uint32_t* to, int64_t step, const Part (&parts)[kMostParts],
-                                bool split, V lo, V hi) {
-  const Words high = nearest_pairs(lo, hi);
-  store_int(to, high);
-  if (!split) return;
-  const Words low = low_part(lo, hi, high);
-  for (int i = 1; i < kMostParts; ++i) store_int(to + i * step, parts[i] == Part::low ? low : high);
-}
-
 // P and dS of two keys of a group from `key` on: dS = P (dP - delta).
 SUFFUSE_INLINE void gradients(const Work& w, const V (&minus_lse)[2], const V (&delta)[2],
                               int64_t key, V (&p)[2][2], V (&ds)[2][2]) {

@@ -58,6 +58,16 @@ SUFFUSE_INLINE void for_parts(const Part* parts, Rows32 rows, Pack&& pack) {
   }
 }
 
+// Words of lo and hi for one or three tiles, `step` words apart.
+SUFFUSE_INLINE void store_parts(uint32_t* to, int64_t step, const Part (&parts)[kMostParts],
+                                bool split, Vec<float> lo, Vec<float> hi) {
+  const Words high = nearest_pairs(lo, hi);
+  store_int(to, high);
+  if (!split) return;
+  const Words low = low_part(lo, hi, high);
+  for (int i = 1; i < kMostParts; ++i) store_int(to + i * step, parts[i] == Part::low ? low : high);
+}
+
 // Tiles (i, k) of A at to + (i row + k) tiles: the rows as they are, i < 2.
 SUFFUSE_INLINE void pack_rows(uint32_t* to, int64_t row, const Rows32& rows, int64_t columns) {
   for (int64_t c = 0; c < columns; c += kTileDepth) {

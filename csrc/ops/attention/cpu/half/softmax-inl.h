@@ -139,13 +139,7 @@ class Softmax {
         sum_[j] += a;
         sum_[j] += b;
         if constexpr (kModified) drop(a, b, key + i, j);
-        uint32_t* const words = to + j * kTileWords + i / 2 * V::N;
-        const Words rounded = nearest_pairs(a, b);
-        store_int(words, rounded);
-        if (split_) {
-          store_int(words + kGroupWords, rounded);
-          store_int(words + 2 * kGroupWords, low_part(a, b, rounded));
-        }
+        store_parts(to + j * kTileWords + i / 2 * V::N, kGroupWords, kPartsOfB, split_, a, b);
       }
   }
   SUFFUSE_INLINE void drop(V& a, V& b, int64_t key, int j) const {
